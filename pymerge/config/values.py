@@ -1,0 +1,109 @@
+"""A recipe in memory: frozen values that mirror the YAML, each knowing its place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from pymerge.dtypes import DType
+from pymerge.errors import Location, Problem
+
+__all__ = ["Case", "Cases", "Gradient", "Input", "MergeConfig", "ModelRef", "Scalar", "Setting", "Slice"]
+
+Scalar: TypeAlias = float | int | bool | str
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """Values spread evenly over the layers of a slice."""
+
+    values: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One entry of a conditional list; `filter` None (or "*") matches every tensor."""
+
+    value: Scalar | Gradient
+    filter: str | None
+    where: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """A conditional list: the first case whose filter is part of the tensor's name decides."""
+
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The value of one parameter at one level of a recipe."""
+
+    value: Scalar | Gradient | Cases
+    where: Location | None = None
+
+
+Settings: TypeAlias = Mapping[str, Setting]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """A model as a recipe names it. Two references are equal if they name the same weights."""
+
+    path: str
+    revision: str | None = None
+    lora: str | None = None
+    lora_revision: str | None = None
+    override_architecture: str | None = None
+    where: Location | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        at = f"@{self.revision}" if self.revision else ""
+        lora_at = f"@{self.lora_revision}" if self.lora_revision else ""
+        return f"{self.path}{at}" + (f"+{self.lora}{lora_at}" if self.lora else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One model with its parameters; inside a slice also a half-open layer range."""
+
+    model: ModelRef
+    parameters: Settings = field(default_factory=dict)
+    layer_range: tuple[int, int] | None = None
+    where: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A run of output layers and where they come from."""
+
+    sources: tuple[Input, ...]
+    base_model: ModelRef | None = None
+    parameters: Settings = field(default_factory=dict)
+    where: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MergeConfig:
+    """A whole recipe. Exactly one of `models` and `slices` is not empty.
+
+    Attributes:
+        text: the YAML, verbatim.
+        name: file name for messages.
+        dtype, out_dtype: as the recipe gives them; the stored type is out_dtype or dtype.
+        warnings: tolerated problems found while reading.
+    """
+
+    merge_method: str
+    models: tuple[Input, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    base_model: ModelRef | None = None
+    parameters: Settings = field(default_factory=dict)
+    dtype: DType | None = None
+    out_dtype: DType | None = None
+    text: str = ""
+    name: str = "<recipe>"
+    method_where: Location | None = None
+    warnings: tuple[Problem, ...] = ()

@@ -1,0 +1,107 @@
+"""Every error a user can meet, its exit code, and the place in a recipe that it points to.
+
+A message says what is wrong, where, and what to do. Mistakes in a recipe are collected as
+`Problem` values and raised together, so that one run shows all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "BackendError",
+    "DTypeError",
+    "FormatError",
+    "InternalError",
+    "Location",
+    "Problem",
+    "PymergeError",
+    "RecipeError",
+    "ResourceError",
+    "ShapeError",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A place in a text file; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding about a recipe.
+
+    `tolerable` marks what the established tool silently accepts: an error by default, a warning
+    under `--lenient`.
+    """
+
+    message: str
+    where: Location | None = None
+    hint: str | None = None
+    tolerable: bool = False
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f" ({self.hint})" if self.hint else ""
+        return f"{place}{self.message}{advice}"
+
+
+class PymergeError(Exception):
+    """Base of all errors that pymerge raises on purpose."""
+
+    exit_code = 70
+
+
+class RecipeError(PymergeError):
+    """A recipe (or a command line) that cannot work; carries every problem that was found."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Iterable[Problem] | str) -> None:
+        found = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
+        self.problems: tuple[Problem, ...] = found
+        super().__init__("\n".join(str(problem) for problem in found))
+
+
+class FormatError(PymergeError):
+    """A checkpoint file that is damaged or not what it says it is."""
+
+    exit_code = 3
+
+
+class ShapeError(PymergeError):
+    """Tensors whose shapes do not fit together."""
+
+    exit_code = 3
+
+
+class DTypeError(PymergeError):
+    """A data type that cannot be merged, or types that do not fit together."""
+
+    exit_code = 3
+
+
+class BackendError(PymergeError):
+    """A backend or instruction set that was asked for and is not available, or failed."""
+
+    exit_code = 4
+
+
+class ResourceError(PymergeError):
+    """Disk, memory or another resource of the machine ran out or refused."""
+
+    exit_code = 5
+
+
+class InternalError(PymergeError):
+    """A bug in pymerge; please report it with the message."""
+
+    exit_code = 70

@@ -1,0 +1,52 @@
+"""What a running merge tells its caller: progress while it runs, a report at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+__all__ = ["ExecutionReport", "OnProgress", "Progress"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a merge; sizes in bytes, `seconds` since its start.
+
+    `read` counts every pass over the inputs; `written` what has reached the output files, out of
+    `total`. `tensor` is the output tensor last handed to the kernels.
+    """
+
+    seconds: float
+    read: int
+    written: int
+    total: int
+    tensor: str
+
+
+OnProgress: TypeAlias = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionReport:
+    """What a finished merge did and needed.
+
+    Attributes:
+        seconds: wall time from the first request to the last synced shard.
+        cpu_seconds: user plus system time of the process in that span.
+        read, written: bytes, all passes counted.
+        peak_anonymous, peak_resident: bytes; the latter includes mapped pages of the inputs.
+        limit: what bounded the speed: "reading", "computing" or "writing".
+        direct: True if the output went past the page cache.
+        nonfinite: per output tensor, how many non-finite values were stored (only where allowed).
+    """
+
+    seconds: float
+    cpu_seconds: float
+    read: int
+    written: int
+    peak_anonymous: int
+    peak_resident: int
+    limit: str
+    direct: bool
+    nonfinite: Mapping[str, int] = field(default_factory=dict)

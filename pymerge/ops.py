@@ -1,0 +1,185 @@
+"""What a merge method may ask for: the measures it reads, the one combine it ends with.
+
+These values are the whole language between methods (which decide, in float64) and backends (which
+touch the data). Sources are positions in a task's list of source tensors. With a `base`, a kernel
+sees task vectors D_i = X_i - B, computed in float32 from the exactly decoded inputs (float64 where
+an input is float64 or the recipe's dtype is). The arithmetic itself is stated, and runs, in
+`kernels/<name>/spec.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+__all__ = [
+    "KEEP_ALL",
+    "KEEP_NONE",
+    "Band",
+    "Bernoulli",
+    "Combine",
+    "Copy",
+    "Cut",
+    "Gram",
+    "KeepAll",
+    "MaskRule",
+    "MaskedSum",
+    "MaskedTotals",
+    "Measure",
+    "Program",
+    "Select",
+    "TaskMerge",
+    "TopK",
+    "WeightedSum",
+]
+
+
+# Mask rules: a few numbers that stand for an int8 mask, which exists only inside a tile.
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the k largest magnitudes of a task vector end.
+
+    An element belongs to the k largest if the bit pattern of its magnitude is above `bits`, or
+    equal to it with a flat index of at most `last`: ties go to the lowest index. Patterns are
+    those of the compute type (float32, or float64 for float64 tasks), sign bit cleared.
+    """
+
+    bits: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAll:
+    """Every element is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopK:
+    """The k largest magnitudes are kept (TIES trim; Yadav et al. 2023, section 3)."""
+
+    cut: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Kept: what is inside `outer` and not inside `inner` (Model Breadcrumbs, Davari 2023)."""
+
+    outer: Cut
+    inner: Cut
+
+
+@dataclass(frozen=True, slots=True)
+class Bernoulli:
+    """Each element is kept with probability keep / 65536, independently (DARE, Yu et al. 2023).
+
+    The draw depends on nothing but `key` (64 bits) and the element's flat index: Philox4x32-7,
+    16 bits an element, laid out as kernels/common/random.py states.
+    """
+
+    keep: int
+    key: int
+
+
+MaskRule: TypeAlias = KeepAll | TopK | Band | Bernoulli
+
+KEEP_ALL = KeepAll()
+#: A cut above every magnitude, NaN included.
+KEEP_NONE = TopK(Cut(bits=(1 << 63) - 1, last=-1))
+
+
+# Measures: one streaming pass each; the answer is sent into the program.
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """Pairwise inner products of the sources, or of their task vectors where `base` is given.
+
+    Answer: a tuple of n rows of n floats (float64).
+    """
+
+    sources: tuple[int, ...]
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Exact cuts: for each source the `counts[i]` largest magnitudes of its task vector.
+
+    A source may be listed more than once, with different counts; 0 <= counts[i] <= n elements.
+    Answer: a tuple of `Cut`, one per entry.
+    """
+
+    sources: tuple[int, ...]
+    counts: tuple[int, ...]
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedTotals:
+    """Sums over a task vector: of all magnitudes, of the kept ones, and how many were kept."""
+
+    total: float
+    kept: float
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedSum:
+    """L1 norms of task vectors before and after their masks.
+
+    Answer: a tuple of `MaskedTotals`, one per source.
+    """
+
+    sources: tuple[int, ...]
+    rules: tuple[MaskRule, ...]
+    base: int | None = None
+
+
+Measure: TypeAlias = Gram | Select | MaskedSum
+
+
+# Combines: one fused pass that reads every source once and writes the output once.
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """The source's bytes, untouched (converted only if the output's dtype differs)."""
+
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedSum:
+    """Y = sum_i coefficients[i] * X_i, in source order."""
+
+    sources: tuple[int, ...]
+    coefficients: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMerge:
+    """Y = B + S, where S sums the masked, scaled task vectors P_i = m_i * coefficients[i] * D_i.
+
+    Without `elect`, S = sum_i P_i; every divisor and scale is already in the coefficients.
+    With `elect` (TIES): the sign of sum_i P_i wins (zero counts as +), S sums the P_i of that sign,
+    and S is multiplied by `scale` / Z, where Z = sum of the weights[i] that took part (1 if that is
+    zero) when `normalize`, else Z = 1.
+    """
+
+    base: int
+    sources: tuple[int, ...]
+    rules: tuple[MaskRule, ...]
+    coefficients: tuple[float, ...]
+    elect: bool = False
+    weights: tuple[float, ...] = ()
+    normalize: bool = False
+    scale: float = 1.0
+
+
+Combine: TypeAlias = Copy | WeightedSum | TaskMerge
+
+#: A method's program yields measures, is sent their answers, and returns its combine.
+Program: TypeAlias = Generator[Measure, object, Combine]

@@ -1,0 +1,52 @@
+"""The schedule: which bytes of which output file each task fills, and the memory it may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pymerge.plan.values import MergePlan
+
+__all__ = ["Placement", "Resources", "Schedule", "Shard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one task's tensor lies in its shard: absolute byte offset and length."""
+
+    task: int
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One output file, known to the byte before anything is written.
+
+    Attributes:
+        name: final file name.
+        header: the safetensors header with its length prefix; data starts at len(header).
+        placements: in file order, gapless.
+        size: bytes of the whole file.
+    """
+
+    name: str
+    header: bytes
+    placements: tuple[Placement, ...]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a merge may use: worker threads, and bytes of memory (resident, mapped pages too)."""
+
+    threads: int
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A plan laid out on disk; tasks run in the order of `shards` and their placements."""
+
+    plan: MergePlan
+    shards: tuple[Shard, ...]
+    resources: Resources
