@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = [
     "KEEP_ALL",
@@ -29,6 +29,7 @@ __all__ = [
     "Measure",
     "Program",
     "Select",
+    "Steps",
     "TaskMerge",
     "TopK",
     "WeightedSum",
@@ -181,5 +182,8 @@ class TaskMerge:
 
 Combine: TypeAlias = Copy | WeightedSum | TaskMerge
 
-#: A method's program yields measures, is sent their answers, and returns its combine.
-Program: TypeAlias = Generator[Measure, object, Combine]
+_T = TypeVar("_T")
+#: A part of a program: yields measures, is sent each one's answer (whose type the request states).
+Steps: TypeAlias = Generator[Measure, Any, _T]
+#: A method's program ends with its combine.
+Program: TypeAlias = Steps[Combine]

@@ -55,7 +55,7 @@ class Parameter:
     name: str
     kind: type
     doc: str
-    default: Value | None | _Required = REQUIRED
+    default: Value | _Required | None = REQUIRED
     per_model: bool = False
     minimum: float | None = None
     maximum: float | None = None

@@ -1,0 +1,17 @@
+#include "core/error.h"
+
+#include <cerrno>
+#include <cstring>
+
+namespace pymerge {
+
+void throw_errno(const std::string& what, const std::string& path, int number) {
+  std::string message = what + ": " + std::strerror(number);
+  if (number == ENOSPC || number == EDQUOT) {
+    message += "; free some space or choose another output folder, then run the command again";
+  }
+  const bool missing = number == ENOENT || number == ENOTDIR || number == EISDIR;
+  throw Error(missing ? ErrorCode::kFormat : ErrorCode::kResource, message, path);
+}
+
+}  // namespace pymerge

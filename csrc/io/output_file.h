@@ -1,0 +1,43 @@
+// One output file: reserved at full size under a temporary name, written in blocks at any offsets
+// by any thread, past the page cache where the file system lets us, then synced and renamed.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace pymerge {
+
+class OutputFile {
+ public:
+  // Creates `path` with the mode that the umask asks for and reserves `size` bytes.
+  // Throws Error(kResource) if the space is not there.
+  OutputFile(std::string path, std::int64_t size, bool want_direct);
+  ~OutputFile();
+  OutputFile(const OutputFile&) = delete;
+  OutputFile& operator=(const OutputFile&) = delete;
+
+  bool direct() const { return direct_; }
+  // Writes the whole block. `data` and `offset` are multiples of the page size; only the last block
+  // of a file may have another length, and `data` must then be readable up to a whole page.
+  void write(const std::byte* data, std::int64_t length, std::int64_t offset);
+  // Cuts the file to its size, syncs it, and gives it its name.
+  void finish(const std::string& final_path);
+
+ private:
+  void reserve();
+
+  std::string path_;
+  std::int64_t size_;
+  int fd_ = -1;
+  std::atomic<bool> direct_{false};
+};
+
+// Syncs a folder, so that a rename in it survives a power cut.
+void sync_folder(const std::string& path);
+
+// Whether files in `folder` can be written past the page cache; `why` says what stands against it.
+bool probe_direct_io(const std::string& folder, std::string& why);
+
+}  // namespace pymerge

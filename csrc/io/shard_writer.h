@@ -1,0 +1,117 @@
+// Turns decided tensors into written blocks. An output file is cut into blocks at absolute, aligned
+// offsets; a block is filled by one worker once every tensor in it is decided (its filler is
+// there), into one of a few recycled buffers, and written by writer threads. Memory is the buffers,
+// however large the files; nothing is written twice.
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "io/output_file.h"
+#include "runtime/pool.h"
+
+namespace pymerge {
+
+// Fills bytes [begin, begin + length) of one tensor of the output; returns how many of the stored
+// values are not finite.
+using Filler = std::function<std::int64_t(std::int64_t begin, std::int64_t length, std::byte* out,
+                                          Scratch& scratch)>;
+
+struct Segment {
+  std::int64_t offset;  // absolute in the file
+  std::int64_t nbytes;
+};
+
+struct WriterOptions {
+  std::int64_t block = 4 << 20;  // bytes, a multiple of the page size
+  int buffers = 8;
+  int writers = 2;
+  bool want_direct = true;
+  bool stop_on_nonfinite = true;
+};
+
+class ShardWriter : public WorkSource {
+ public:
+  struct NonFinite {
+    int shard;
+    int segment;
+    std::int64_t count;
+  };
+
+  explicit ShardWriter(const WriterOptions& options);
+  ~ShardWriter() override;
+
+  // The pool that fills blocks; must be set before the first shard is opened, and outlives use.
+  void attach(Pool* pool) { pool_ = pool; }
+
+  // Opens `temporary` for a file of `size` bytes that will be called `final_path`. The segments are
+  // gapless from 0 to size (the header is the first). Returns the shard's number.
+  int open_shard(std::string temporary, std::string final_path, std::int64_t size,
+                 std::vector<Segment> segments);
+  // Says how a segment is filled. Empty segments need no filler.
+  void set_filler(int shard, int segment, Filler filler);
+
+  bool run_one(Scratch& scratch) override;
+
+  // Ends the writer threads; blocks not yet written are dropped. Idempotent.
+  void stop();
+
+  int shards_finished() const;
+  std::int64_t bytes_written() const;
+  // True once a non-finite value has ended the filling (stop_on_nonfinite).
+  bool halted() const;
+  bool direct() const;
+  // Tensors in which non-finite values were stored since the last call.
+  std::vector<NonFinite> take_nonfinite();
+
+ private:
+  struct Shard {
+    std::unique_ptr<OutputFile> file;
+    std::string final_path;
+    std::int64_t size;
+    std::vector<Segment> segments;
+    std::vector<Filler> fillers;
+    std::vector<int> waiting;  // per block: segments without a filler
+    std::int64_t blocks_left;
+  };
+  struct Block {
+    int shard;
+    std::int64_t number;
+  };
+  struct Filled {
+    Block block;
+    AlignedBuffer* buffer;
+    std::int64_t length;
+  };
+
+  std::int64_t block_length(const Shard& shard, std::int64_t number) const;
+  void fill(const Block& block, std::byte* out, Scratch& scratch);
+  void write_blocks();
+  void write_one(const Filled& filled);
+
+  const WriterOptions options_;
+  Pool* pool_ = nullptr;
+  mutable std::mutex mutex_;
+  std::condition_variable filled_ready_;
+  std::deque<Shard> shards_;  // a deque: references stay valid
+  std::deque<Block> ready_;
+  std::deque<Filled> filled_;
+  std::vector<AlignedBuffer> buffers_;
+  std::vector<AlignedBuffer*> free_;
+  std::vector<NonFinite> nonfinite_;
+  std::int64_t written_ = 0;
+  int finished_ = 0;
+  bool direct_ = false;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace pymerge

@@ -1,0 +1,37 @@
+// A tensor in memory or in a mapped file, kept alive by its owner, with hints about its pages.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/operand.h"
+#include "io/mapped_file.h"
+
+namespace pymerge {
+
+struct TensorView {
+  const std::byte* data = nullptr;
+  DType dtype = DType::kF32;
+  std::int64_t count = 0;
+  std::shared_ptr<const MappedFile> file;  // null: plain memory
+  std::shared_ptr<const void> owner;       // keeps plain memory alive
+
+  Operand operand() const { return {data, dtype}; }
+  std::int64_t nbytes() const { return count * dtype_bits(dtype) / 8; }
+
+  void will_need(Range range) const {
+    if (file) file->will_need(offset(range), length(range));
+  }
+  void done_with(Range range) const {
+    if (file) file->done_with(offset(range), length(range));
+  }
+
+ private:
+  std::int64_t offset(Range range) const {
+    return (data - file->data()) + range.begin * item_size(dtype);
+  }
+  std::int64_t length(Range range) const { return range.count * item_size(dtype); }
+};
+
+}  // namespace pymerge

@@ -1,0 +1,8 @@
+"""The arithmetic of merging: one folder per kernel, its contract in spec.py, one file per backend.
+
+`SPECS` lists the kernels; a new one is a folder and a line here and in CMakeLists.txt.
+"""
+
+from __future__ import annotations
+
+SPECS = ("gram", "mask", "masked_sum", "select", "task_merge", "weighted_sum")

@@ -1,0 +1,1 @@
+"""What all kernels share, in numpy: element conversion, canonical sums, random draws, mask rules."""

@@ -1,0 +1,81 @@
+// Mask rules inside a tile: all-ones or zero words, ready to be ANDed with a task vector.
+#pragma once
+
+#include <cstdint>
+
+#include "common/chunk.h"
+#include "common/random.h"
+
+namespace pymerge {
+namespace {
+
+// The least key that is inside a cut: its ties count up to flat index `last`. A cut above every key
+// of the compute type (bits too wide for it) holds nothing.
+template <typename Real>
+inline Bits<Real> first_inside(const Rule::Cut& cut, std::int64_t index) {
+  constexpr std::uint64_t kTop = static_cast<Bits<Real>>(~Bits<Real>{0});
+  if (cut.bits >= kTop) return static_cast<Bits<Real>>(kTop);
+  return static_cast<Bits<Real>>(cut.bits + (index > cut.last ? 1 : 0));
+}
+
+template <typename Real>
+inline void band_mask(const Rule& rule, std::int64_t begin, int n, const Real* __restrict delta,
+                      Bits<Real>* __restrict keep) {
+  for (int from = 0; from < n;) {
+    // Up to the next index where a cut's treatment of ties changes, the thresholds are constant.
+    int to = n;
+    for (const std::int64_t last : {rule.outer.last, rule.inner.last}) {
+      const std::int64_t change = last + 1 - begin;
+      if (change > from && change < to) to = static_cast<int>(change);
+    }
+    const Bits<Real> low = first_inside<Real>(rule.outer, begin + from);
+    const Bits<Real> high = first_inside<Real>(rule.inner, begin + from);
+    for (int i = from; i < to; ++i) {
+      const Bits<Real> key = magnitude_key(delta[i]);
+      keep[i] = (key >= low) & (key < high) ? ~Bits<Real>{0} : Bits<Real>{0};
+    }
+    from = to;
+  }
+}
+
+// keep[i] = all ones if element begin + i of the task vector is kept, else 0. The run lies in one
+// canonical block.
+template <typename Real>
+inline void rule_mask(const Rule& rule, std::int64_t begin, int n, const Real* __restrict delta,
+                      Bits<Real>* __restrict keep) {
+  switch (rule.kind) {
+    case Rule::Kind::kKeepAll:
+      for (int i = 0; i < n; ++i) keep[i] = ~Bits<Real>{0};
+      break;
+    case Rule::Kind::kBand:
+      band_mask(rule, begin, n, delta, keep);
+      break;
+    case Rule::Kind::kBernoulli: {
+      alignas(64) std::uint16_t draws[kBlock];
+      block_draws(rule.key, begin / kBlock, draws);
+      const std::uint16_t* mine = draws + begin % kBlock;
+      for (int i = 0; i < n; ++i) {
+        keep[i] = mine[i] < rule.keep ? ~Bits<Real>{0} : Bits<Real>{0};
+      }
+      break;
+    }
+  }
+}
+
+// out[i] = keep[i] ? in[i] : 0
+template <typename Real>
+inline void apply_mask(const Bits<Real>* __restrict keep, int n, Real* __restrict values) {
+  for (int i = 0; i < n; ++i) values[i] = real_of<Real>(bits_of(values[i]) & keep[i]);
+}
+
+// D = X - B for a run, or X itself where there is no base (base == nullptr).
+template <typename Real>
+inline void decode_delta(const Operand& tensor, const Real* __restrict base, std::int64_t begin,
+                         int n, Real* __restrict out) {
+  decode(tensor, begin, n, out);
+  if (base == nullptr) return;
+  for (int i = 0; i < n; ++i) out[i] -= base[i];
+}
+
+}  // namespace
+}  // namespace pymerge

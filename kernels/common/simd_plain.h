@@ -1,0 +1,69 @@
+// The few helpers that compilers do not vectorise well, as plain loops: the generic level, and the
+// oracle that the levels' own versions are tested against.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace pymerge {
+namespace {
+namespace plain {
+
+inline float from_bits(std::uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+inline std::uint32_t to_bits(float value) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+using Half [[gnu::aligned(1), gnu::may_alias]] = std::uint16_t;
+
+// float16 -> float32, exact. The exponent is rebiased by a multiplication, which also makes
+// float16's denormals normal; infinities and NaN are patched in.
+inline void decode_f16(const Half* in, int n, float* out) {
+  for (int i = 0; i < n; ++i) {
+    const std::uint32_t h = in[i];
+    const std::uint32_t sign = (h & 0x8000u) << 16;
+    const float scaled = from_bits((h & 0x7fffu) << 13) * 0x1p112f;
+    const std::uint32_t special = (h & 0x7c00u) == 0x7c00u ? 0x7f800000u : 0u;
+    out[i] = from_bits(to_bits(scaled) | special | sign);
+  }
+}
+
+// float32 -> float16, to nearest even; NaN becomes the canonical 0x7e00.
+inline void encode_f16(const float* in, int n, Half* out) {
+  for (int i = 0; i < n; ++i) {
+    const std::uint32_t bits = to_bits(in[i]);
+    const std::uint32_t magnitude = bits & 0x7fffffffu;
+    // Normal results: round the 13 dropped bits in integers (a carry may reach the exponent).
+    const std::uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u);
+    const std::uint32_t normal = rounded >> 13;
+    // Denormal results: adding 0.5 leaves the float16 denormal in the low bits, rounded to even.
+    const std::uint32_t tiny = to_bits(from_bits(magnitude) + 0.5f) - 0x3f000000u;
+    std::uint32_t half = magnitude < 0x38800000u ? tiny : normal;
+    half = magnitude >= 0x477ff000u ? 0x7c00u : half;
+    half |= (bits >> 16) & 0x8000u;
+    half = magnitude > 0x7f800000u ? 0x7e00u : half;
+    out[i] = static_cast<std::uint16_t>(half);
+  }
+}
+
+// Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for n.
+template <typename Key>
+inline int append_in_range(const Key* keys, int n, Key low, Key width, Key* out) {
+  int count = 0;
+  for (int i = 0; i < n; ++i) {
+    out[count] = keys[i];
+    count += static_cast<Key>(keys[i] - low) <= width ? 1 : 0;
+  }
+  return count;
+}
+
+}  // namespace plain
+}  // namespace
+}  // namespace pymerge

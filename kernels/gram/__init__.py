@@ -1,0 +1,1 @@
+"""The gram kernel; its contract is spec.py."""

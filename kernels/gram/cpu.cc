@@ -1,0 +1,62 @@
+// gram on the CPU. Reads every input once; n (n + 1) / 2 multiply-adds an element.
+#include "gram/gram.h"
+
+#include "common/lanes.h"
+#include "common/rules.h"
+
+namespace pymerge {
+namespace {
+
+// Sum of one block's products, a and b padded with zeros to kBlock.
+template <typename Real, typename Lane>
+double block_dot(const Real* a, const Real* b) {
+  Lanes<Lane> sum = {};
+  for (int k = 0; k < kBlock; k += kLanes) {
+    const auto x = *reinterpret_cast<const Lanes<Real>*>(a + k);
+    const auto y = *reinterpret_cast<const Lanes<Real>*>(b + k);
+    sum += __builtin_convertvector(x, Lanes<Lane>) * __builtin_convertvector(y, Lanes<Lane>);
+  }
+  return tree_sum<Lane>(sum);
+}
+
+template <typename Real, typename Lane>
+void tile_as(const Operand* tensors, int n, const Operand* base, Range tile, double* sums,
+             Real* scratch) {
+  Real* const origin = base == nullptr ? nullptr : scratch + n * kBlock;
+  for (int pair = 0; pair < n * (n + 1) / 2; ++pair) sums[pair] = 0;
+  for_each_chunk(tile, [&](std::int64_t begin, int count) {
+    if (origin != nullptr) decode(*base, begin, count, origin);
+    for (int i = 0; i < n; ++i) {
+      Real* const values = scratch + i * kBlock;
+      decode_delta(tensors[i], origin, begin, count, values);
+      for (int e = count; e < kBlock; ++e) values[e] = 0;
+    }
+    double* sum = sums;
+    for (int i = 0; i < n; ++i) {
+      for (int j = i; j < n; ++j) {
+        *sum++ += block_dot<Real, Lane>(scratch + i * kBlock, scratch + j * kBlock);
+      }
+    }
+  });
+}
+
+void tile(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
+          Range range, double* sums, void* scratch) {
+  if (compute == Compute::kFloat64) {
+    tile_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
+  } else if (narrow) {
+    tile_as<float, float>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+  } else {
+    tile_as<float, double>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+  }
+}
+
+std::size_t scratch_bytes(int n) {
+  return static_cast<std::size_t>(n + 1) * kBlock * sizeof(double);
+}
+
+}  // namespace
+
+PYMERGE_EXPORT(GramKernel, gram) = {tile, scratch_bytes};
+
+}  // namespace pymerge

@@ -1,0 +1,1 @@
+"""The mask kernel; its contract is spec.py."""

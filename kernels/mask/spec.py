@@ -1,0 +1,43 @@
+"""mask: the int8 mask (0 or 1) that a rule stands for.
+
+    ("all",)                            m[e] = 1
+    ("band", o_bits, o_last, i_bits, i_last)
+                                        m[e] = 1 inside the outer cut and not inside the inner one
+    ("bernoulli", keep, key)            m[e] = 1 where the element's 16-bit draw is below keep
+
+In: a task vector [N] in the compute type. Out: [N] int8. A cut is that of select's spec; the draws
+are those of common/random.py. No arithmetic, so there is no tolerance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..common.convert import Array, magnitude_keys
+from ..common.random import draws
+
+PASSES = 1
+
+
+def _inside(keys: Array, bits: int, last: int) -> Array:
+    limit = min(bits, int(np.iinfo(keys.dtype).max))
+    index = np.arange(keys.size)
+    inside: Array = (keys > limit) | ((keys == limit) & (index <= last))
+    return inside
+
+
+def run(rule: tuple[Any, ...], delta: Array) -> Array:
+    """The contract, bit for bit."""
+    kind, *numbers = rule
+    if kind == "all":
+        return np.ones(delta.size, np.int8)
+    if kind == "bernoulli":
+        keep, key = numbers
+        kept: Array = draws(key, delta.size).astype(np.int64) < keep
+        return kept.astype(np.int8)
+    keys = magnitude_keys(delta)
+    outer_bits, outer_last, inner_bits, inner_last = numbers
+    band = _inside(keys, outer_bits, outer_last) & ~_inside(keys, inner_bits, inner_last)
+    return band.astype(np.int8)

@@ -1,0 +1,1 @@
+"""The masked_sum kernel; its contract is spec.py."""

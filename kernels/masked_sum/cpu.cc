@@ -1,0 +1,65 @@
+// masked_sum on the CPU. Reads every input once.
+#include "masked_sum/masked_sum.h"
+
+#include "common/lanes.h"
+#include "common/rules.h"
+
+namespace pymerge {
+namespace {
+
+template <typename Real>
+struct Workspace {
+  alignas(64) Real base[kBlock];
+  alignas(64) Real delta[kBlock];
+  alignas(64) Bits<Real> keep[kBlock];
+};
+
+// Sum of the magnitudes of one block, padded with zeros to kBlock.
+template <typename Real>
+double block_norm(const Real* values) {
+  Lanes<double> sum = {};
+  for (int k = 0; k < kBlock; k += kLanes) {
+    const auto x = __builtin_convertvector(*reinterpret_cast<const Lanes<Real>*>(values + k), Lanes<double>);
+    sum += x;
+  }
+  return tree_sum<double>(sum);
+}
+
+template <typename Real>
+void tile_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range tile,
+             MaskedTotals* totals, Workspace<Real>* space) {
+  const Real* origin = base == nullptr ? nullptr : space->base;
+  for (int i = 0; i < n; ++i) totals[i] = {0, 0, 0};
+  for_each_chunk(tile, [&](std::int64_t begin, int count) {
+    if (base != nullptr) decode(*base, begin, count, space->base);
+    for (int i = 0; i < n; ++i) {
+      Real* __restrict delta = space->delta;
+      Bits<Real>* __restrict keep = space->keep;
+      decode_delta(tensors[i], origin, begin, count, delta);
+      rule_mask(rules[i], begin, count, delta, keep);
+      for (int e = 0; e < count; ++e) delta[e] = delta[e] < 0 ? -delta[e] : delta[e];
+      for (int e = count; e < kBlock; ++e) delta[e] = 0;
+      totals[i].total += block_norm(delta);
+      apply_mask(keep, count, delta);
+      totals[i].kept += block_norm(delta);
+      Bits<Real> ones = 0;
+      for (int e = 0; e < count; ++e) ones += keep[e] & 1u;
+      totals[i].count += static_cast<std::int64_t>(ones);
+    }
+  });
+}
+
+void tile(const Operand* tensors, const Rule* rules, int n, const Operand* base, Compute compute,
+          Range range, MaskedTotals* totals, void* scratch) {
+  if (compute == Compute::kFloat64) {
+    tile_as(tensors, rules, n, base, range, totals, static_cast<Workspace<double>*>(scratch));
+  } else {
+    tile_as(tensors, rules, n, base, range, totals, static_cast<Workspace<float>*>(scratch));
+  }
+}
+
+}  // namespace
+
+PYMERGE_EXPORT(MaskedSumKernel, masked_sum) = {tile, sizeof(Workspace<double>)};
+
+}  // namespace pymerge

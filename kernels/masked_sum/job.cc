@@ -1,0 +1,20 @@
+#include "masked_sum/job.h"
+
+#include <utility>
+
+#include "runtime/isa.h"
+
+namespace pymerge {
+
+MaskedSumMeasure::MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules)
+    : Measure(std::move(inputs), compute),
+      kernel_(PYMERGE_SELECT_LEVEL(masked_sum, active_isa())),
+      rules_(std::move(rules)),
+      partials_(static_cast<std::size_t>(tiles() * inputs_.size())) {}
+
+void MaskedSumMeasure::measure(std::int64_t tile, Range range, Scratch& scratch) {
+  kernel_.tile(inputs_.operands(), rules_.data(), inputs_.size(), inputs_.base(), compute_, range,
+               partials_.data() + tile * inputs_.size(), scratch.take(kernel_.scratch_bytes));
+}
+
+}  // namespace pymerge

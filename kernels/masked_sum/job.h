@@ -1,0 +1,26 @@
+// masked_sum over whole tensors: one partial per canonical tile and source.
+#pragma once
+
+#include <vector>
+
+#include "common/measure.h"
+#include "masked_sum/masked_sum.h"
+
+namespace pymerge {
+
+class MaskedSumMeasure : public Measure {
+ public:
+  MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules);
+  // [tiles][n], row-major; the caller adds them up.
+  const std::vector<MaskedTotals>& partials() const { return partials_; }
+
+ protected:
+  void measure(std::int64_t tile, Range range, Scratch& scratch) override;
+
+ private:
+  const MaskedSumKernel& kernel_;
+  const std::vector<Rule> rules_;
+  std::vector<MaskedTotals> partials_;
+};
+
+}  // namespace pymerge

@@ -1,0 +1,1 @@
+"""The select kernel; its contract is spec.py."""

@@ -1,0 +1,36 @@
+// select over whole tensors: a bracket around the wanted rank from a sample, one exact pass that
+// counts above it and gathers inside it, and a choice among what was gathered. Exact whatever the
+// sample: a bracket that missed, or holds too much, is narrowed by histogram passes.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "common/measure.h"
+#include "select/select.h"
+
+namespace pymerge {
+
+class SelectMeasure : public Measure {
+ public:
+  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n.
+  SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts);
+  ~SelectMeasure() override;
+
+  std::int64_t tiles() const override;
+  void run(std::int64_t tile, Scratch& scratch) override;
+  bool again() override;
+  const std::vector<Rule::Cut>& cuts() const { return cuts_; }
+
+ protected:
+  void measure(std::int64_t tile, Range range, Scratch& scratch) override;
+
+ private:
+  template <typename Key>
+  class Search;
+  class SearchBase;
+  std::unique_ptr<SearchBase> search_;
+  std::vector<Rule::Cut> cuts_;
+};
+
+}  // namespace pymerge

@@ -1,0 +1,43 @@
+"""select: where the k largest magnitudes of a task vector end.
+
+    keys[e] = bit pattern of |V[e]|,   V = D_i = X_i - B, or X_i where there is no base
+
+In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each.
+Out per tensor: (bits, last): an element belongs to the k largest if keys[e] > bits, or
+keys[e] == bits and e <= last. Ties go to the lowest flat index, so exactly k elements belong.
+NaN is the largest magnitude. k = 0: bits is above every key, last = -1.
+Passes over the inputs: 1 for all tensors together (a bracket that missed its rank costs 2 more).
+The answer is unique, so every algorithm that is right agrees bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..common.convert import Array, decode, magnitude_keys
+
+PASSES = 1
+
+EMPTY = ((1 << 63) - 1, -1)
+
+
+def run(
+    tensors: Sequence[Array], base: Array | None, counts: Sequence[int], compute: str
+) -> tuple[tuple[int, int], ...]:
+    """The contract, bit for bit: a stable sort."""
+    cuts = []
+    for tensor, count in zip(tensors, counts, strict=True):
+        if count == 0:
+            cuts.append(EMPTY)
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = decode(tensor, compute)
+            if base is not None:
+                delta = delta - decode(base, compute)
+        keys = magnitude_keys(delta)
+        order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
+        last = int(order[count - 1])
+        cuts.append((int(keys[last]), last))
+    return tuple(cuts)

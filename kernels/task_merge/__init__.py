@@ -1,0 +1,1 @@
+"""The task_merge kernel; its contract is spec.py."""

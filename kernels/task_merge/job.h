@@ -1,0 +1,32 @@
+#pragma once
+
+#include <vector>
+
+#include "common/combine.h"
+#include "task_merge/task_merge.h"
+
+namespace pymerge {
+
+struct TaskMergeNumbers {
+  std::vector<Rule> rules;
+  std::vector<double> coefficients;
+  std::vector<double> weights;
+  bool elect = false;
+  bool normalize = false;
+  double scale = 1;
+};
+
+class TaskMergeCombine : public Combine {
+ public:
+  TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype, TaskMergeNumbers numbers);
+
+ protected:
+  bool combine(Range range, std::byte* out, Scratch& scratch) override;
+
+ private:
+  const TaskMergeKernel& kernel_;
+  const TaskMergeNumbers numbers_;
+  TaskMergeArgs args_;
+};
+
+}  // namespace pymerge

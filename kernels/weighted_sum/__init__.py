@@ -1,0 +1,1 @@
+"""The weighted_sum kernel; its contract is spec.py."""

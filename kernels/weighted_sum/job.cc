@@ -1,0 +1,20 @@
+#include "weighted_sum/job.h"
+
+#include <utility>
+
+#include "runtime/isa.h"
+
+namespace pymerge {
+
+WeightedSumCombine::WeightedSumCombine(Inputs inputs, Compute compute, DType out_dtype,
+                                       std::vector<double> coefficients)
+    : Combine(std::move(inputs), compute, out_dtype),
+      kernel_(PYMERGE_SELECT_LEVEL(weighted_sum, active_isa())),
+      coefficients_(std::move(coefficients)) {}
+
+bool WeightedSumCombine::combine(Range range, std::byte* out, Scratch& scratch) {
+  return kernel_.fill(inputs_.operands(), coefficients_.data(), inputs_.size(), compute_, range,
+                      out_dtype_, out, scratch.take(kernel_.scratch_bytes));
+}
+
+}  // namespace pymerge

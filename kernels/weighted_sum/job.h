@@ -1,0 +1,23 @@
+#pragma once
+
+#include <vector>
+
+#include "common/combine.h"
+#include "weighted_sum/weighted_sum.h"
+
+namespace pymerge {
+
+class WeightedSumCombine : public Combine {
+ public:
+  WeightedSumCombine(Inputs inputs, Compute compute, DType out_dtype,
+                     std::vector<double> coefficients);
+
+ protected:
+  bool combine(Range range, std::byte* out, Scratch& scratch) override;
+
+ private:
+  const WeightedSumKernel& kernel_;
+  const std::vector<double> coefficients_;
+};
+
+}  // namespace pymerge

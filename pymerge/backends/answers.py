@@ -1,0 +1,38 @@
+"""From tile partials to a measure's answer: the last, exact addition, shared by all backends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pymerge.kernels.common.canonical import exact_sum
+from pymerge.ops import Cut, MaskedTotals
+
+__all__ = ["cuts", "gram_matrix", "masked_totals"]
+
+
+def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[float, ...], ...]:
+    """[tiles][pairs (0,0), (0,1), .., (1,1), ..] partials to a symmetric size x size matrix."""
+    sums = [exact_sum(column) for column in zip(*partials, strict=True)]
+    matrix = [[0.0] * size for _ in range(size)]
+    pairs = ((i, j) for i in range(size) for j in range(i, size))
+    for (i, j), value in zip(pairs, sums, strict=True):
+        matrix[i][j] = matrix[j][i] = value
+    return tuple(map(tuple, matrix))
+
+
+def cuts(pairs: Sequence[tuple[int, int]]) -> tuple[Cut, ...]:
+    """(bits, last) pairs to cuts."""
+    return tuple(Cut(bits, last) for bits, last in pairs)
+
+
+def masked_totals(partials: Sequence[tuple[float, float, int]], size: int) -> tuple[MaskedTotals, ...]:
+    """[tiles * size] rows of (total, kept, count), tile by tile, to one answer per source."""
+    answers = []
+    for source in range(size):
+        rows = partials[source::size]
+        answers.append(
+            MaskedTotals(
+                exact_sum(row[0] for row in rows), exact_sum(row[1] for row in rows), sum(row[2] for row in rows)
+            )
+        )
+    return tuple(answers)

@@ -1,0 +1,26 @@
+"""Mask rules as the flat tuples that kernels take (kernels/mask/spec.py states them)."""
+
+from __future__ import annotations
+
+from pymerge.ops import Band, Bernoulli, KeepAll, MaskRule
+
+__all__ = ["flatten_rule", "flatten_rules"]
+
+#: An inner cut that holds nothing.
+_NOTHING = ((1 << 64) - 1, -1)
+
+
+def flatten_rule(rule: MaskRule) -> tuple[object, ...]:
+    """Return ("all",), ("band", ...) or ("bernoulli", keep, key)."""
+    if isinstance(rule, KeepAll):
+        return ("all",)
+    if isinstance(rule, Bernoulli):
+        return ("bernoulli", rule.keep, rule.key)
+    if isinstance(rule, Band):
+        return ("band", rule.outer.bits, rule.outer.last, rule.inner.bits, rule.inner.last)
+    return ("band", rule.cut.bits, rule.cut.last, *_NOTHING)
+
+
+def flatten_rules(rules: tuple[MaskRule, ...]) -> list[tuple[object, ...]]:
+    """Flatten each rule."""
+    return [flatten_rule(rule) for rule in rules]

@@ -1,0 +1,211 @@
+// The streaming engine: measures in flight, combines that fill output blocks, one pool for both.
+// Python decides in between; it is told which measures are done and is never waited for by a tile.
+#include <chrono>
+#include <condition_variable>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "convert.h"
+#include "core/error.h"
+#include "io/shard_writer.h"
+
+namespace pymerge::bindings {
+namespace {
+
+using Tensors = std::vector<const Tensor*>;
+
+class Engine {
+ public:
+  Engine(int threads, const WriterOptions& options)
+      : writer_(options), pool_(threads, {&writer_, &measures_}) {
+    writer_.attach(&pool_);
+  }
+  ~Engine() { stop(); }
+
+  // Measures: `ticket` comes back from wait() with the answer.
+  template <typename Job>
+  void submit(std::int64_t ticket, std::shared_ptr<Job> job, py::object (*answer)(const Job&)) {
+    measures_.submit(job, [this, ticket, job, answer] {
+      read_ += job->bytes_read();
+      {
+        const std::lock_guard lock(mutex_);
+        finished_.emplace_back(ticket, [job, answer] { return answer(*job); });
+      }
+      changed_.notify_all();
+    });
+    pool_.notify();
+  }
+
+  int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
+                 const std::vector<std::pair<std::int64_t, std::int64_t>>& segments) {
+    std::vector<Segment> made;
+    for (const auto& [offset, nbytes] : segments) made.push_back({offset, nbytes});
+    return writer_.open_shard(temporary, final_path, size, std::move(made));
+  }
+
+  void fill_bytes(int shard, int segment, std::string bytes) {
+    const auto data = std::make_shared<const std::string>(std::move(bytes));
+    writer_.set_filler(shard, segment, [data](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+      std::memcpy(out, data->data() + begin, static_cast<std::size_t>(length));
+      return std::int64_t{0};
+    });
+  }
+
+  // Bytes as they are; every peer must hold the same ones.
+  void fill_copy(int shard, int segment, const Tensor& tensor, const Tensors& peers, const std::string& name) {
+    std::vector<TensorView> views{tensor.view};
+    for (const Tensor* peer : peers) views.push_back(peer->view);
+    writer_.set_filler(shard, segment, [this, views, name](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+      const auto size = static_cast<std::size_t>(length);
+      const Range range{begin / item(views[0]), length / item(views[0])};
+      std::memcpy(out, views[0].data + begin, size);
+      for (const TensorView& view : views) {
+        if (std::memcmp(out, view.data + begin, size) != 0) {
+          throw Error(ErrorCode::kDType,
+                      "differs between the models, and integers cannot be merged; leave the tensor out "
+                      "of one model or make the copies agree",
+                      "", name);
+        }
+        view.done_with(range);
+        read_ += length;
+      }
+      return std::int64_t{0};
+    });
+  }
+
+  void fill_combine(int shard, int segment, std::shared_ptr<Combine> combine) {
+    writer_.set_filler(shard, segment,
+                       [this, combine = std::move(combine)](std::int64_t begin, std::int64_t length,
+                                                            std::byte* out, Scratch& scratch) {
+                         const std::int64_t size = item_size(combine->out_dtype());
+                         const Range range{begin / size, length / size};
+                         const std::int64_t bad = combine->fill(range, out, scratch);
+                         read_ += combine->bytes(range);
+                         return bad;
+                       });
+  }
+
+  // Waits until a measure is done, a shard was finished, a non-finite value was stored, or
+  // `seconds` passed; returns [(ticket, answer)]. Raises what a worker raised.
+  py::list wait(double seconds) {
+    std::vector<std::pair<std::int64_t, std::function<py::object()>>> taken;
+    {
+      const py::gil_scoped_release release;
+      using Clock = std::chrono::steady_clock;
+      const auto until = Clock::now() + std::chrono::duration<double>(seconds);
+      std::unique_lock lock(mutex_);
+      // Errors and finished shards do not signal: look for them every few milliseconds.
+      while (finished_.empty() && !pool_.error() && writer_.shards_finished() == seen_shards_ &&
+             !writer_.halted() && Clock::now() < until) {
+        changed_.wait_for(lock, std::chrono::milliseconds(3));
+      }
+      taken = std::exchange(finished_, {});
+      seen_shards_ = writer_.shards_finished();
+    }
+    if (const auto error = pool_.error()) std::rethrow_exception(error);
+    py::list out;
+    for (const auto& [ticket, answer] : taken) out.append(py::make_tuple(ticket, answer()));
+    return out;
+  }
+
+  void stop() {
+    const py::gil_scoped_release release;
+    pool_.stop();
+    writer_.stop();
+  }
+
+  py::list take_nonfinite() {
+    py::list out;
+    for (const auto& found : writer_.take_nonfinite()) {
+      out.append(py::make_tuple(found.shard, found.segment, found.count));
+    }
+    return out;
+  }
+
+  py::dict status() const {
+    py::dict out;
+    out["read"] = read_.load();
+    out["written"] = writer_.bytes_written();
+    out["shards_finished"] = writer_.shards_finished();
+    out["direct"] = writer_.direct();
+    out["busy_seconds"] = pool_.busy_seconds();
+    out["cpu_seconds"] = pool_.cpu_seconds();
+    return out;
+  }
+
+ private:
+  static std::int64_t item(const TensorView& view) {
+    return view.dtype == DType::kF4 || dtype_bits(view.dtype) % 8 != 0 ? 1 : item_size(view.dtype);
+  }
+
+  std::atomic<std::int64_t> read_{0};
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::pair<std::int64_t, std::function<py::object()>>> finished_;
+  int seen_shards_ = 0;
+  JobQueue measures_;
+  ShardWriter writer_;
+  Pool pool_;  // last: its threads use everything above
+};
+
+}  // namespace
+
+void bind_engine(py::module_& module) {
+  using py::arg;
+  py::class_<Engine>(module, "Engine")
+      .def(py::init([](int threads, std::int64_t block, int buffers, int writers, bool direct,
+                       bool stop_on_nonfinite) {
+             return std::make_unique<Engine>(
+                 threads, WriterOptions{block, buffers, writers, direct, stop_on_nonfinite});
+           }),
+           arg("threads"), arg("block"), arg("buffers"), arg("writers"), arg("direct"),
+           arg("stop_on_nonfinite"))
+      .def("measure_gram",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute) {
+             self.submit(ticket, make_gram(tensors, base, compute), &gram_answer);
+           })
+      .def("measure_select",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, std::vector<std::int64_t> counts) {
+             self.submit(ticket, make_select(tensors, base, compute, std::move(counts)),
+                         &select_answer);
+           })
+      .def("measure_masked_sum",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, const std::vector<py::tuple>& rules) {
+             self.submit(ticket, make_masked_sum(tensors, base, compute, rules),
+                         &masked_sum_answer);
+           })
+      .def("open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
+           arg("segments"))
+      .def("fill_bytes", [](Engine& self, int shard, int segment, const py::bytes& bytes) {
+             self.fill_bytes(shard, segment, bytes);
+           })
+      .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"),
+           arg("peers"), arg("name"))
+      .def("fill_weighted_sum",
+           [](Engine& self, int shard, int segment, const Tensors& tensors,
+              const std::string& compute, const std::string& out_dtype,
+              std::vector<double> coefficients) {
+             self.fill_combine(shard, segment, make_weighted_sum(tensors, compute, out_dtype,
+                                                                 std::move(coefficients)));
+           })
+      .def("fill_task_merge",
+           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
+              const std::string& compute, const std::string& out_dtype,
+              const std::vector<py::tuple>& rules, std::vector<double> coefficients, bool elect,
+              std::vector<double> weights, bool normalize, double scale) {
+             self.fill_combine(shard, segment,
+                               make_task_merge(tensors, base, compute, out_dtype, rules,
+                                               std::move(coefficients), elect, std::move(weights),
+                                               normalize, scale));
+           })
+      .def("wait", &Engine::wait, arg("seconds"))
+      .def("take_nonfinite", &Engine::take_nonfinite)
+      .def("status", &Engine::status)
+      .def("stop", &Engine::stop);
+}
+
+}  // namespace pymerge::bindings

@@ -1,0 +1,51 @@
+// Headers, mapped files, and what a folder can do.
+#include "convert.h"
+#include "io/output_file.h"
+#include "io/safetensors_header.h"
+
+namespace pymerge::bindings {
+namespace {
+
+py::tuple read_header(const std::string& path) {
+  SafetensorsHeader header;
+  {
+    const py::gil_scoped_release release;
+    header = read_safetensors_header(path);
+  }
+  py::list entries;
+  for (const HeaderEntry& entry : header.entries) {
+    const py::tuple shape(py::cast(entry.shape));
+    entries.append(py::make_tuple(entry.name, std::string(kDTypes[static_cast<int>(entry.dtype)].code), shape,
+                                  entry.begin, entry.end));
+  }
+  py::dict metadata;
+  for (const auto& [key, value] : header.metadata) metadata[py::str(key)] = value;
+  return py::make_tuple(entries, metadata);
+}
+
+}  // namespace
+
+void bind_io(py::module_& module) {
+  module.def("dtypes", [] {
+    std::vector<std::pair<std::string, int>> out;
+    for (const DTypeInfo& info : kDTypes) out.emplace_back(info.code, info.bits);
+    return out;
+  });
+  module.def("read_header", &read_header, py::arg("path"),
+             "Check a safetensors header; ([(name, code, shape, begin, end)], metadata), offsets "
+             "absolute in bytes. Raises FormatError.");
+  module.def("sync_folder", &sync_folder, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+  module.def(
+      "probe_direct_io",
+      [](const std::string& folder) {
+        std::string why;
+        const bool direct = probe_direct_io(folder, why);
+        return std::make_pair(direct, why);
+      },
+      py::arg("folder"));
+  py::class_<MappedFile, std::shared_ptr<MappedFile>>(module, "MappedFile")
+      .def(py::init<std::string>(), py::arg("path"))
+      .def_property_readonly("size", &MappedFile::size);
+}
+
+}  // namespace pymerge::bindings

@@ -1,0 +1,104 @@
+// The requests of pymerge/ops.py on whole tensors in memory, each waited for.
+#include "convert.h"
+#include "core/error.h"
+#include "mask/mask.h"
+#include "runtime/isa.h"
+
+namespace pymerge::bindings {
+namespace {
+
+using Tensors = std::vector<const Tensor*>;
+
+template <typename Job>
+void run_released(const std::shared_ptr<Job>& job, int threads) {
+  const py::gil_scoped_release release;
+  run_job(job, threads);
+}
+
+std::byte* writable(const py::buffer& out, std::int64_t count, std::int64_t itemsize) {
+  const py::buffer_info info = out.request(/*writable=*/true);
+  if (info.itemsize != itemsize || info.size != count ||
+      (info.ndim == 1 && info.size > 1 && info.strides[0] != info.itemsize) || info.ndim > 1) {
+    throw Error(ErrorCode::kShape, "the output array must be flat, contiguous, and of the inputs' length");
+  }
+  return static_cast<std::byte*>(info.ptr);
+}
+
+std::int64_t run_combine(const std::shared_ptr<Combine>& combine, const py::buffer& out,
+                         std::int64_t count, int threads) {
+  std::byte* data = writable(out, count, item_size(combine->out_dtype()));
+  const auto job = std::make_shared<CombineJob>(combine, count, data);
+  run_released(job, threads);
+  return job->nonfinite();
+}
+
+void fill_mask(const Tensor& delta, const py::tuple& rule, const std::string& compute,
+               const py::buffer& out) {
+  auto* mask = reinterpret_cast<std::int8_t*>(writable(out, delta.view.count, 1));
+  const Rule made = to_rules({rule})[0];
+  const Compute type = to_compute(compute);
+  const py::gil_scoped_release release;
+  const MaskKernel& kernel = PYMERGE_SELECT_LEVEL(mask, active_isa());
+  Scratch scratch;
+  kernel.fill(delta.view.operand(), made, type, {0, delta.view.count}, mask,
+              scratch.take(kernel.scratch_bytes));
+}
+
+}  // namespace
+
+void bind_ops(py::module_& module) {
+  using py::arg;
+  module.def(
+      "gram",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute, int threads) {
+        const auto job = make_gram(tensors, base, compute);
+        run_released(job, threads);
+        return gram_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("threads"));
+  module.def(
+      "select",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         std::vector<std::int64_t> counts, int threads) {
+        const auto job = make_select(tensors, base, compute, std::move(counts));
+        run_released(job, threads);
+        return select_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("threads"));
+  module.def(
+      "masked_sum",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         const std::vector<py::tuple>& rules, int threads) {
+        const auto job = make_masked_sum(tensors, base, compute, rules);
+        run_released(job, threads);
+        return masked_sum_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("rules"), arg("threads"));
+  module.def(
+      "weighted_sum",
+      [](const Tensors& tensors, const std::string& compute, const std::string& out_dtype,
+         std::vector<double> coefficients, const py::buffer& out, int threads) {
+        const auto combine =
+            make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients));
+        return run_combine(combine, out, tensors[0]->view.count, threads);
+      },
+      arg("tensors"), arg("compute"), arg("out_dtype"), arg("coefficients"), arg("out"),
+      arg("threads"), "Returns how many stored values are not finite.");
+  module.def(
+      "task_merge",
+      [](const Tensors& tensors, const Tensor& base, const std::string& compute,
+         const std::string& out_dtype, const std::vector<py::tuple>& rules,
+         std::vector<double> coefficients, bool elect, std::vector<double> weights, bool normalize,
+         double scale, const py::buffer& out, int threads) {
+        const auto combine =
+            make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
+                            elect, std::move(weights), normalize, scale);
+        return run_combine(combine, out, base.view.count, threads);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("rules"),
+      arg("coefficients"), arg("elect"), arg("weights"), arg("normalize"), arg("scale"),
+      arg("out"), arg("threads"), "Returns how many stored values are not finite.");
+  module.def("mask", &fill_mask, arg("delta"), arg("rule"), arg("compute"), arg("out"));
+}
+
+}  // namespace pymerge::bindings

@@ -1,0 +1,128 @@
+#include "convert.h"
+
+#include <utility>
+
+#include "core/error.h"
+
+namespace pymerge::bindings {
+
+Compute to_compute(const std::string& name) {
+  if (name == "float32") return Compute::kFloat32;
+  if (name == "float64") return Compute::kFloat64;
+  throw Error(ErrorCode::kDType, "kernels compute in float32 or float64, not in " + name);
+}
+
+DType to_dtype(const std::string& code) {
+  if (const auto dtype = find_dtype(code)) return *dtype;
+  throw Error(ErrorCode::kDType, "unknown dtype \"" + code + "\"");
+}
+
+std::vector<Rule> to_rules(const std::vector<py::tuple>& rules) {
+  std::vector<Rule> out;
+  for (const py::tuple& given : rules) {
+    Rule rule;
+    const auto kind = given[0].cast<std::string>();
+    if (kind == "band") {
+      rule.kind = Rule::Kind::kBand;
+      rule.outer = {given[1].cast<std::uint64_t>(), given[2].cast<std::int64_t>()};
+      rule.inner = {given[3].cast<std::uint64_t>(), given[4].cast<std::int64_t>()};
+    } else if (kind == "bernoulli") {
+      rule.kind = Rule::Kind::kBernoulli;
+      rule.keep = given[1].cast<std::uint32_t>();
+      rule.key = given[2].cast<std::uint64_t>();
+    } else if (kind != "all") {
+      throw Error(ErrorCode::kInternal, "unknown mask rule \"" + kind + "\"");
+    }
+    out.push_back(rule);
+  }
+  return out;
+}
+
+Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base) {
+  if (tensors.empty()) throw Error(ErrorCode::kInternal, "a kernel was called without tensors");
+  const std::int64_t count = tensors[0]->view.count;
+  const auto check = [&](const TensorView& view) {
+    if (view.count != count) {
+      throw Error(ErrorCode::kShape, "tensors of " + std::to_string(count) + " and " +
+                                         std::to_string(view.count) + " elements cannot be merged");
+    }
+    if (!is_mergeable(view.dtype)) {
+      throw Error(ErrorCode::kDType, "only F64, F32, F16 and BF16 can be merged");
+    }
+  };
+  std::vector<TensorView> views;
+  for (const Tensor* tensor : tensors) {
+    check(tensor->view);
+    views.push_back(tensor->view);
+  }
+  if (base != nullptr) check(base->view);
+  return {std::move(views), base == nullptr ? TensorView{} : base->view};
+}
+
+std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors,
+                                       const Tensor* base, const std::string& compute) {
+  return std::make_shared<GramMeasure>(to_inputs(tensors, base), to_compute(compute));
+}
+
+std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
+                                           const Tensor* base, const std::string& compute,
+                                           std::vector<std::int64_t> counts) {
+  return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute),
+                                         std::move(counts));
+}
+
+std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  const std::vector<py::tuple>& rules) {
+  return std::make_shared<MaskedSumMeasure>(to_inputs(tensors, base), to_compute(compute),
+                                            to_rules(rules));
+}
+
+std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
+                                           const std::string& compute, const std::string& out_dtype,
+                                           std::vector<double> coefficients) {
+  return std::make_shared<WeightedSumCombine>(to_inputs(tensors, nullptr), to_compute(compute),
+                                              to_dtype(out_dtype), std::move(coefficients));
+}
+
+std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
+                                         const Tensor& base, const std::string& compute,
+                                         const std::string& out_dtype,
+                                         const std::vector<py::tuple>& rules,
+                                         std::vector<double> coefficients, bool elect,
+                                         std::vector<double> weights, bool normalize,
+                                         double scale) {
+  return std::make_shared<TaskMergeCombine>(
+      to_inputs(tensors, &base), to_compute(compute), to_dtype(out_dtype),
+      TaskMergeNumbers{to_rules(rules), std::move(coefficients), std::move(weights), elect,
+                       normalize, scale});
+}
+
+py::object gram_answer(const GramMeasure& job) {
+  py::list rows;
+  const std::vector<double>& partials = job.partials();
+  const auto pairs = static_cast<std::size_t>(job.pairs());
+  for (std::size_t at = 0; at < partials.size(); at += pairs) {
+    py::tuple row(pairs);
+    for (std::size_t pair = 0; pair < pairs; ++pair) row[pair] = partials[at + pair];
+    rows.append(row);
+  }
+  return rows;
+}
+
+py::object select_answer(const SelectMeasure& job) {
+  py::list cuts;
+  for (const Rule::Cut& cut : job.cuts()) cuts.append(py::make_tuple(cut.bits, cut.last));
+  return cuts;
+}
+
+py::object masked_sum_answer(const MaskedSumMeasure& job) {
+  // [tiles * n] rows of (total, kept, count), tile by tile.
+  py::list rows;
+  for (const MaskedTotals& part : job.partials()) {
+    rows.append(py::make_tuple(part.total, part.kept, part.count));
+  }
+  return rows;
+}
+
+}  // namespace pymerge::bindings

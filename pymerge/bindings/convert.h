@@ -1,0 +1,70 @@
+// How Python values become C++ ones; shared by the bind_*.cc files.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "common/canonical.h"
+#include "common/inputs.h"
+#include "gram/job.h"
+#include "io/tensor_view.h"
+#include "masked_sum/job.h"
+#include "select/job.h"
+#include "task_merge/job.h"
+#include "weighted_sum/job.h"
+
+namespace pymerge::bindings {
+
+namespace py = pybind11;
+
+// A tensor view together with the Python object that owns its memory (none for mapped files).
+struct Tensor {
+  TensorView view;
+  py::object owner;
+};
+
+Compute to_compute(const std::string& name);
+DType to_dtype(const std::string& code);
+// ("all",) | ("band", outer bits, outer last, inner bits, inner last) | ("bernoulli", keep, key)
+std::vector<Rule> to_rules(const std::vector<py::tuple>& rules);
+// Checks that all tensors are of one length and mergeable; base may be null.
+Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base);
+
+// The jobs behind the requests of pymerge/ops.py, made from plain arguments.
+std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors,
+                                       const Tensor* base, const std::string& compute);
+std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
+                                           const Tensor* base, const std::string& compute,
+                                           std::vector<std::int64_t> counts);
+std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  const std::vector<py::tuple>& rules);
+std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
+                                           const std::string& compute, const std::string& out_dtype,
+                                           std::vector<double> coefficients);
+std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
+                                         const Tensor& base, const std::string& compute,
+                                         const std::string& out_dtype,
+                                         const std::vector<py::tuple>& rules,
+                                         std::vector<double> coefficients, bool elect,
+                                         std::vector<double> weights, bool normalize, double scale);
+
+// Answers, before the exact addition of tile partials that all backends share: a list of rows.
+py::object gram_answer(const GramMeasure& job);
+py::object select_answer(const SelectMeasure& job);
+py::object masked_sum_answer(const MaskedSumMeasure& job);
+
+// One per subject; module.cc is their table of contents.
+void bind_errors(py::module_& module);
+void bind_runtime(py::module_& module);
+void bind_io(py::module_& module);
+void bind_tensors(py::module_& module);
+void bind_ops(py::module_& module);
+void bind_engine(py::module_& module);
+
+}  // namespace pymerge::bindings

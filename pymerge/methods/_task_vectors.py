@@ -1,0 +1,112 @@
+"""What the task-arithmetic family shares: it differs only in mask rule and sign election.
+
+Order of operations (the peer's, which is TIES' with DARE's rescaling): task vector, mask, rescale,
+weight, elect, sum, divide, lambda.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pymerge.methods.base import Inputs, Parameter
+from pymerge.ops import (
+    KEEP_ALL,
+    KEEP_NONE,
+    Bernoulli,
+    Copy,
+    KeepAll,
+    MaskedSum,
+    MaskRule,
+    Program,
+    Select,
+    Steps,
+    TaskMerge,
+    TopK,
+)
+
+__all__ = ["family_parameters", "merge_task_vectors", "random_rules", "top_rules"]
+
+#: Weights that sum to less than this are not divided by.
+_NO_DIVISOR = 1e-8
+
+
+def family_parameters(*, normalize: bool, rescale: bool, density: str) -> tuple[Parameter, ...]:
+    """The family's parameters with one method's defaults; `density` is the doc of that parameter."""
+    return (
+        Parameter("weight", float, "factor on this model's task vector", per_model=True),
+        Parameter("density", float, density, default=1.0, per_model=True, minimum=0.0, maximum=1.0),
+        Parameter("normalize", bool, "divide by the sum of the weights that took part", default=normalize),
+        Parameter(
+            "rescale",
+            str,
+            "make up for what the mask dropped: true keeps the L1 norm, inverse multiplies by 1/density",
+            default=rescale,
+            choices=(True, False, "l1", "inverse"),
+        ),
+        Parameter("lambda", float, "factor on the merged task vector", default=1.0),
+        Parameter("int8_mask", bool, "accepted for old recipes; changes nothing", default=False),
+    )
+
+
+def top_count(density: float, count: int) -> int:
+    """How many of `count` elements a density keeps: int(density * count), at least one."""
+    return min(count, max(1, int(density * count))) if density > 0 else 0
+
+
+def random_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
+    """DARE's rule per model: each element is kept with probability density."""
+    rules: list[MaskRule] = []
+    for index, density in enumerate(inputs.numbers("density")):
+        if density <= 0 or density >= 1:
+            rules.append(KEEP_ALL if density >= 1 else KEEP_NONE)
+        else:
+            rules.append(Bernoulli(max(1, round(density * 65536)), inputs.stream(index)))
+    return tuple(rules)
+
+
+def top_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
+    """TIES' rule per model: the largest magnitudes are kept; one select measures all models."""
+    densities = inputs.numbers("density")
+    rules: list[MaskRule] = [KEEP_ALL if density >= 1 else KEEP_NONE for density in densities]
+    trimmed = [i for i, density in enumerate(densities) if 0 < density < 1 and inputs.count]
+    if trimmed:
+        counts = tuple(top_count(densities[i], inputs.count) for i in trimmed)
+        cuts = yield Select(tuple(inputs.models[i] for i in trimmed), counts, inputs.base)
+        for i, cut in zip(trimmed, cuts, strict=True):
+            rules[i] = TopK(cut)
+    return tuple(rules)
+
+
+def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool) -> Program:
+    """The rest of a family program, once the rules are decided: rescale, weight, combine."""
+    assert inputs.base is not None
+    if not inputs.models:
+        return Copy(inputs.base)
+    weights = inputs.numbers("weight")
+    factors = yield from _rescale_factors(inputs, rules)
+    scaled = tuple(weight * factor for weight, factor in zip(weights, factors, strict=True))
+    normalize, scale = inputs.flag("normalize"), inputs.number("lambda")
+    if elect:
+        return TaskMerge(inputs.base, inputs.models, tuple(rules), scaled, True, weights, normalize, scale)
+    total = sum(weights) if normalize else 1.0
+    divisor = total if abs(total) >= _NO_DIVISOR else 1.0
+    coefficients = tuple(value * scale / divisor for value in scaled)
+    if not any(coefficients):
+        return Copy(inputs.base)
+    return TaskMerge(inputs.base, inputs.models, tuple(rules), coefficients)
+
+
+def _rescale_factors(inputs: Inputs, rules: Sequence[MaskRule]) -> Steps[tuple[float, ...]]:
+    factors = [1.0] * len(rules)
+    how = inputs.values["rescale"]
+    dropping = [i for i, rule in enumerate(rules) if not isinstance(rule, KeepAll) and rule != KEEP_NONE]
+    if how == "inverse":
+        densities = inputs.numbers("density")
+        for i in dropping:
+            factors[i] = 1.0 / densities[i]
+    elif how and dropping:
+        sources = tuple(inputs.models[i] for i in dropping)
+        totals = yield MaskedSum(sources, tuple(rules[i] for i in dropping), inputs.base)
+        for i, total in zip(dropping, totals, strict=True):
+            factors[i] = total.total / total.kept if total.kept > 0 else 1.0
+    return tuple(factors)
