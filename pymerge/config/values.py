@@ -67,7 +67,10 @@ class ModelRef:
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One model with its parameters; inside a slice also a half-open layer range."""
+    """One model with its parameters; inside a slice also a half-open layer range.
+
+    `where` is the place of the layer range if there is one, else of the whole entry.
+    """
 
     model: ModelRef
     parameters: Settings = field(default_factory=dict)

@@ -1,0 +1,92 @@
+"""`open_checkpoint`: a model reference -> what its folder holds, from headers and config.json alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import NoReturn
+
+from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.index import INDEX, read_index, read_json
+from pymerge.checkpoint.quantized import find_quantization
+from pymerge.checkpoint.values import Checkpoint, StoredTensor
+from pymerge.config.values import ModelRef
+from pymerge.errors import DTypeError, FormatError, Problem, RecipeError
+
+__all__ = ["open_checkpoint"]
+
+_SINGLE = "model.safetensors"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+#: What a folder without safetensors weights may hold instead -> what to do about it.
+_OTHER_WEIGHTS = {
+    "adapter_config.json": "it holds a LoRA adapter: merge it into its model first (peft: merge_and_unload, "
+    "save_pretrained)",
+    "*.bin": "its weights are pickled (.bin): convert them once with transformers: "
+    "AutoModelForCausalLM.from_pretrained(folder, dtype='auto').save_pretrained(new_folder)",
+    "*.pth": "its weights are pickled (.pth): convert them to the transformers layout first",
+    "*.gguf": "it holds GGUF files: use the original safetensors weights",
+    "*.safetensors": f"its weight files have other names: expected {_SINGLE} or {INDEX}",
+}
+
+
+def open_checkpoint(ref: ModelRef) -> Checkpoint:
+    """Look into a model folder: headers and config.json, no weights.
+
+    Args:
+        ref: names a local folder, absolute or relative to the working directory.
+
+    Raises:
+        RecipeError: there is no such folder (hub ids must be downloaded first).
+        FormatError: the folder is no complete safetensors checkpoint, or a file is damaged.
+        DTypeError: the checkpoint is quantized.
+    """
+    # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
+    folder = Path(os.path.expanduser(ref.path))
+    if not os.path.isdir(folder):
+        _refuse_path(ref, folder)
+    folder = folder.resolve()
+    tensors, files = _read_weights(folder)
+    config = read_json(folder / "config.json")
+    scheme = find_quantization(tensors, config)
+    if scheme is not None:
+        raise DTypeError(
+            f"{folder}: the checkpoint is quantized ({scheme}), and quantized codes cannot be merged; "
+            "use the original weights, or dequantize them first"
+        )
+    stats = [(path, path.stat()) for path in files]
+    return Checkpoint(
+        ref=ref,
+        folder=folder,
+        tensors=tensors,
+        config=config,
+        files=tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats),
+    )
+
+
+def _read_weights(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    if (folder / INDEX).is_file():
+        return read_index(folder / INDEX)
+    single = folder / _SINGLE
+    if single.is_file():
+        return read_tensors(single), (single,)
+    for pattern, advice in _OTHER_WEIGHTS.items():
+        if any(folder.glob(pattern)):
+            raise FormatError(f"{folder}: no {_SINGLE} here; {advice}")
+    raise FormatError(f"{folder}: no {_SINGLE} and no {INDEX} here; is the download complete?")
+
+
+def _refuse_path(ref: ModelRef, folder: Path) -> NoReturn:
+    if os.path.exists(folder):
+        problem = Problem(f'model "{ref.path}" is a file', ref.where, "name the folder that holds it")
+    elif _HUB_ID.fullmatch(ref.path):
+        revision = f" --revision {ref.revision}" if ref.revision else ""
+        problem = Problem(
+            f'model "{ref.path}" is not a folder here, and pymerge does not download',
+            ref.where,
+            f"run: hf download {ref.path}{revision} --local-dir {ref.path}",
+        )
+    else:
+        problem = Problem(f'model "{ref.path}": there is no such folder', ref.where, f"looked for {folder.absolute()}")
+    raise RecipeError([problem])

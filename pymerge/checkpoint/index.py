@@ -1,0 +1,86 @@
+"""The index of a sharded checkpoint: which tensor is in which file; every name is checked."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.errors import FormatError
+
+__all__ = ["INDEX", "read_index", "read_json"]
+
+INDEX = "model.safetensors.index.json"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        FormatError: the file is missing, is not UTF-8 JSON, or holds something else than an object.
+    """
+    try:
+        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{path}: not text in UTF-8 (byte {error.start})") from None
+    except RecursionError:
+        raise FormatError(f"{path}: values are nested too deeply") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: expected a JSON object")
+    return value
+
+
+def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+    """Read an index and the headers of all shards it names.
+
+    Returns:
+        The tensors by name, and the shard files in the order the index first names them.
+
+    Raises:
+        FormatError: index and shards do not fit together.
+    """
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{path}: has no weight_map; download the file again")
+    shards: dict[str, dict[str, StoredTensor]] = {}
+    for name, file in weight_map.items():
+        if file not in shards:
+            shards[file] = _read_shard(path, name, file)
+    tensors = {}
+    for name, file in weight_map.items():
+        stored = shards[file].get(name)
+        if stored is None:
+            raise FormatError(f'{path}: tensor "{name}" is not in {file}, where the index says; download both again')
+        tensors[name] = stored
+    for file, found in shards.items():
+        _check_strays(path, file, [name for name in found if name not in tensors])
+    return tensors, tuple(path.parent / file for file in shards)
+
+
+def _read_shard(index: Path, tensor: str, file: Any) -> dict[str, StoredTensor]:
+    """Read one shard after checking that its name cannot lead out of the folder."""
+    if not isinstance(file, str) or not file.strip() or file in {".", ".."} or any(sign in file for sign in "/\\:\0"):
+        raise FormatError(f'{index}: tensor "{tensor}": {file!r} is not a plain file name in the same folder')
+    shard = index.parent / file
+    if not shard.is_file():
+        raise FormatError(f"{index}: the shard {file} is missing; finish the download of {index.parent}")
+    return read_tensors(shard)
+
+
+def _check_strays(index: Path, file: str, strays: list[str]) -> None:
+    """Refuse tensors that the index leaves out: loaders would drop them without a word.
+
+    A tensor that is in two shards is not stray: the index says which copy counts.
+    """
+    if strays:
+        shown = ", ".join(f'"{name}"' for name in strays[:3]) + (", ..." if len(strays) > 3 else "")
+        raise FormatError(
+            f"{index}: {len(strays)} tensors of {file} are not in the index ({shown}); "
+            "shard and index are of different versions: download both again"
+        )

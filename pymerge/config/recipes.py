@@ -1,0 +1,78 @@
+"""`load_recipe`: a file, YAML text or mapping -> MergeConfig, with every problem found in one go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pymerge.config.document import read_document
+from pymerge.config.nodes import compose_tree
+from pymerge.config.values import MergeConfig
+from pymerge.errors import Problem, RecipeError
+
+__all__ = ["load_recipe"]
+
+#: Recipes are a few kilobytes; more is a mistake (a weight file given as recipe).
+MAX_BYTES = 8 << 20
+
+
+def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, lenient: bool = False) -> MergeConfig:
+    """Read and check a recipe; no model is looked at.
+
+    Args:
+        source: a path, YAML text (anything with a line break), or a mapping of the same shape.
+        lenient: keep problems that the established tool would swallow as `config.warnings`.
+
+    Raises:
+        RecipeError: with every problem of the recipe, in file order.
+    """
+    text, name = _read_source(source)
+    problems: list[Problem] = []
+    tree = compose_tree(text, name, problems)
+    config = read_document(tree, text, name, problems) if tree is not None else None
+    problems.sort(key=lambda problem: (problem.where.line, problem.where.column) if problem.where else (0, 0))
+    fatal = [problem for problem in problems if not (lenient and problem.tolerable)]
+    if fatal or config is None:
+        raise RecipeError(fatal)
+    return replace(config, warnings=tuple(problems))
+
+
+def _read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, str]:
+    if isinstance(source, Mapping):
+        # As text, a mapping has lines to point to and can be kept beside the result.
+        return yaml.safe_dump(_plain(source), sort_keys=False), "<recipe>"
+    if isinstance(source, str) and "\n" in source:
+        return source, "<recipe>"
+    return _read_file(Path(source)), os.fspath(source)
+
+
+def _read_file(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise RecipeError(f"{path}: {size} bytes is too large for a recipe (a YAML file of at most {MAX_BYTES})")
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
+    except ValueError:
+        raise RecipeError(f"{str(path)!r} is no path of a recipe") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Copy a Python value into what YAML can hold (also drops shared references)."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    raise RecipeError(f"a recipe cannot hold a value of type {type(value).__name__}: {value!r}")

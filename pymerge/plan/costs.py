@@ -1,0 +1,92 @@
+"""What a merge will read and write, found by running every method's program without data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pymerge.ops import Combine, Copy, Cut, Gram, MaskedTotals, Measure, Select, WeightedSum
+from pymerge.plan.values import MergePlan, TensorTask
+
+__all__ = ["Costs", "Trace", "count_costs", "trace_task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One task's requests: its measures in order, and its combine."""
+
+    measures: tuple[Measure, ...]
+    combine: Combine
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """A plan in numbers.
+
+    Attributes:
+        read: bytes read from the inputs, every pass counted.
+        written: bytes of tensors in the output.
+        copied, merged: number of tasks that copy a tensor, and that calculate one.
+        passes: the most passes over its inputs that any task makes.
+    """
+
+    read: int
+    written: int
+    copied: int
+    merged: int
+    passes: int
+
+
+def count_costs(plan: MergePlan) -> Costs:
+    """Count what a plan reads and writes. Small tensors may be kept between passes and cost less."""
+    read = copied = passes = 0
+    for task in plan.tasks:
+        trace = trace_task(plan, task)
+        requests: tuple[Measure | Combine, ...] = (*trace.measures, trace.combine)
+        if isinstance(trace.combine, Copy):
+            copied += 1
+        passes = max(passes, len(requests))
+        for request in requests:
+            read += sum(task.sources[place].nbytes for place in _list_sources(request))
+        if task.must_agree:
+            read += sum(source.nbytes for source in task.sources[1:])
+    written = sum(task.nbytes for task in plan.tasks)
+    return Costs(read, written, copied, len(plan.tasks) - copied, passes)
+
+
+def trace_task(plan: MergePlan, task: TensorTask) -> Trace:
+    """Run a task's program with placeholder answers.
+
+    Raises:
+        PymergeError: as the program does, for inputs that it cannot work with.
+    """
+    if task.inputs is None:
+        return Trace((), Copy(0))
+    program = plan.method.program(task.inputs)
+    measures: list[Measure] = []
+    try:
+        request = next(program)
+        while True:
+            measures.append(request)
+            request = program.send(_answer(request))
+    except StopIteration as stop:
+        return Trace(tuple(measures), stop.value)
+
+
+def _answer(request: Measure) -> object:
+    """An answer that leads a program down its usual way: inputs at an angle, cuts that keep."""
+    if isinstance(request, Gram):
+        size = range(len(request.sources))
+        return tuple(tuple(1.0 if row == column else 0.5 for column in size) for row in size)
+    if isinstance(request, Select):
+        return tuple(Cut(bits=0, last=count) for count in request.counts)
+    return tuple(MaskedTotals(total=1.0, kept=1.0, count=1) for _ in request.sources)
+
+
+def _list_sources(request: Measure | Combine) -> set[int]:
+    """The sources that a request reads, each once."""
+    if isinstance(request, Copy):
+        return {request.source}
+    if isinstance(request, WeightedSum):
+        return set(request.sources)
+    base = () if request.base is None else (request.base,)
+    return {*request.sources, *base}

@@ -1,0 +1,115 @@
+"""`make_plan`: a recipe and the headers of its models -> every output tensor. All user errors end here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pymerge.config import suggest_name
+from pymerge.config.values import MergeConfig
+from pymerge.errors import InternalError, PymergeError
+from pymerge.methods import get_method, method_names
+from pymerge.methods.base import Method
+from pymerge.plan.assembly import Part, assemble_models, assemble_slices
+from pymerge.plan.binding import Binder, check_filters
+from pymerge.plan.checks import check_architectures, check_layers, check_seams
+from pymerge.plan.costs import trace_task
+from pymerge.plan.findings import Findings
+from pymerge.plan.output_config import make_config
+from pymerge.plan.parameters import check_settings
+from pymerge.plan.sources import Group, Model, group_sources, list_references, open_models
+from pymerge.plan.tasks import TaskMaker
+from pymerge.plan.values import MergePlan, TensorTask
+
+__all__ = ["make_plan"]
+
+
+def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allow_crimes: bool = False) -> MergePlan:
+    """Work out a merge from headers alone; no weight is read.
+
+    Args:
+        config: the recipe.
+        lenient: turn what the established tool silently accepts into warnings.
+        seed: of random masks.
+        allow_crimes: permit models of different architectures.
+
+    Raises:
+        RecipeError: the recipe cannot work; carries every problem that was found.
+        FormatError, DTypeError, ShapeError: if checkpoints alone are at fault.
+    """
+    findings = Findings(lenient=lenient)
+    for warning in config.warnings:
+        findings.warn(warning.message, warning.where, warning.hint)
+    method = _find_method(config, findings)
+    models = open_models(config, findings)
+    groups = group_sources(config, method, findings) if method else ()
+    if method:
+        check_settings(config, method, groups, findings)
+    complete = len(models) == len(list_references(config))
+    if complete:
+        check_architectures(models, allow_crimes, findings)
+        donor = models[config.base_model] if config.base_model else next(iter(models.values()))
+        fitting = check_layers(groups, models, donor, bool(config.slices), findings)
+    if method is None or not complete or not fitting:
+        findings.check()
+        raise InternalError("a plan that cannot be assembled has passed its checks")
+    parts = assemble_slices(groups, models, donor) if config.slices else assemble_models(groups[0], models)
+    tasks = _make_tasks(config, method, groups, parts, donor, seed, findings)
+    if config.slices and not findings.fatal:
+        check_seams(groups, models, donor, findings)
+    output = make_config(donor, models, groups, parts, tasks, bool(config.slices), findings)
+    findings.check()
+    plan = MergePlan(
+        config=config,
+        method=method,
+        tasks=tasks,
+        models=tuple(model.checkpoint for model in models.values()),
+        donor=list(models).index(donor.checkpoint.ref),
+        model_config=output,
+        layers=_count_layers(config, donor),
+        seed=seed,
+        warnings=findings.warnings,
+    )
+    _check_programs(plan, findings)
+    return plan
+
+
+def _find_method(config: MergeConfig, findings: Findings) -> Method | None:
+    try:
+        return get_method(config.merge_method)
+    except KeyError:
+        hint = suggest_name(config.merge_method, method_names(), "methods")
+        findings.add(f'there is no merge method "{config.merge_method}"', config.method_where, hint)
+        return None
+
+
+def _make_tasks(
+    config: MergeConfig,
+    method: Method,
+    groups: Sequence[Group],
+    parts: Sequence[Part],
+    donor: Model,
+    seed: int,
+    findings: Findings,
+) -> tuple[TensorTask, ...]:
+    vocabulary = frozenset(name for name in (donor.architecture.embedding, donor.architecture.head) if name)
+    binder = Binder(config, method, groups, seed, findings)
+    maker = TaskMaker(config, method, groups, binder, findings, vocabulary)
+    tasks = [task for part in sorted(parts, key=lambda part: part.name) if (task := maker.make(part))]
+    maker.report()
+    check_filters(binder, parts)
+    return tuple(tasks)
+
+
+def _count_layers(config: MergeConfig, donor: Model) -> int:
+    ranges = [piece.sources[0].layer_range or (0, 0) for piece in config.slices]
+    return sum(end - first for first, end in ranges) if ranges else len(donor.members)
+
+
+def _check_programs(plan: MergePlan, findings: Findings) -> None:
+    """Run all programs without data: what a method refuses for itself is refused now."""
+    for task in plan.tasks:
+        try:
+            trace_task(plan, task)
+        except PymergeError as error:
+            findings.take(error)
+    findings.check()
