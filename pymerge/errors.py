@@ -15,6 +15,7 @@ __all__ = [
     "FormatError",
     "InternalError",
     "Location",
+    "NonFiniteError",
     "Problem",
     "PymergeError",
     "RecipeError",
@@ -85,6 +86,12 @@ class ShapeError(PymergeError):
 
 class DTypeError(PymergeError):
     """A data type that cannot be merged, or types that do not fit together."""
+
+    exit_code = 3
+
+
+class NonFiniteError(PymergeError):
+    """A merge made an infinity or NaN; usually an input holds one, or float16 overflowed."""
 
     exit_code = 3
 

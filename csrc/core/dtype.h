@@ -39,7 +39,7 @@ struct DTypeInfo {
 };
 
 // In the order of the enum, so that the enum's value is the index.
-inline constexpr DTypeInfo kDTypes[] = {
+constexpr DTypeInfo kDTypes[] = {
     {DType::kF64, "F64", 64},
     {DType::kF32, "F32", 32},
     {DType::kF16, "F16", 16},

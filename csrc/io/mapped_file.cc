@@ -54,10 +54,13 @@ void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
 }
 
 void MappedFile::done_with(std::int64_t offset, std::int64_t length) const {
-  // Only pages that lie wholly inside: a neighbour may still be reading the edges.
-  const std::int64_t page = page_size();
-  const std::int64_t begin = (offset + page - 1) / page * page;
-  const std::int64_t end = std::min(offset + length, size_) / page * page;
+  // Outward to whole fault-around windows: touching a page maps its neighbours in the window too,
+  // and those of a run's edges would otherwise stay for good (250 MB of a 2.2 GB file in 512 KiB
+  // runs). A neighbour that is still being read is simply mapped again from the page cache.
+  constexpr std::int64_t kFaultAround = 64 * 1024;
+  const std::int64_t begin = offset / kFaultAround * kFaultAround;
+  const std::int64_t end =
+      std::min((offset + length + kFaultAround - 1) / kFaultAround * kFaultAround, size_);
   if (begin < end) madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
 }
 

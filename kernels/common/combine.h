@@ -22,6 +22,7 @@ class Combine {
   // Writes elements `range` of the output at `out`; returns how many of them are not finite.
   std::int64_t fill(Range range, std::byte* out, Scratch& scratch);
   DType out_dtype() const { return out_dtype_; }
+  std::int64_t count() const { return inputs_.count(); }
   std::int64_t bytes(Range range) const { return inputs_.bytes(range); }
 
  protected:

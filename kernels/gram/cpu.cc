@@ -10,13 +10,7 @@ namespace {
 // Sum of one block's products, a and b padded with zeros to kBlock.
 template <typename Real, typename Lane>
 double block_dot(const Real* a, const Real* b) {
-  Lanes<Lane> sum = {};
-  for (int k = 0; k < kBlock; k += kLanes) {
-    const auto x = *reinterpret_cast<const Lanes<Real>*>(a + k);
-    const auto y = *reinterpret_cast<const Lanes<Real>*>(b + k);
-    sum += __builtin_convertvector(x, Lanes<Lane>) * __builtin_convertvector(y, Lanes<Lane>);
-  }
-  return tree_sum<Lane>(sum);
+  return block_sum<Lane>([a, b](int k) { return Lanes<Lane>::load(a + k) * Lanes<Lane>::load(b + k); });
 }
 
 template <typename Real, typename Lane>

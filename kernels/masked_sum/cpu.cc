@@ -17,12 +17,7 @@ struct Workspace {
 // Sum of the magnitudes of one block, padded with zeros to kBlock.
 template <typename Real>
 double block_norm(const Real* values) {
-  Lanes<double> sum = {};
-  for (int k = 0; k < kBlock; k += kLanes) {
-    const auto x = __builtin_convertvector(*reinterpret_cast<const Lanes<Real>*>(values + k), Lanes<double>);
-    sum += x;
-  }
-  return tree_sum<double>(sum);
+  return block_sum<double>([values](int k) { return Lanes<double>::load(values + k); });
 }
 
 template <typename Real>

@@ -116,6 +116,7 @@ void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
     }
     if (!entry->settled) bracket(*entry, keys);
   }
+  owner_.inputs_.leave({0, count_});  // the runs touched pages all over the tensor
 }
 
 // The sample's order statistics a little above and below the wanted rank.

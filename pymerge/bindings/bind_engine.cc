@@ -1,8 +1,10 @@
 // The streaming engine: measures in flight, combines that fill output blocks, one pool for both.
 // Python decides in between; it is told which measures are done and is never waited for by a tile.
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -75,6 +77,7 @@ class Engine {
   }
 
   void fill_combine(int shard, int segment, std::shared_ptr<Combine> combine) {
+    combines_[{shard, segment}] = combine;
     writer_.set_filler(shard, segment,
                        [this, combine = std::move(combine)](std::int64_t begin, std::int64_t length,
                                                             std::byte* out, Scratch& scratch) {
@@ -84,6 +87,21 @@ class Engine {
                          read_ += combine->bytes(range);
                          return bad;
                        });
+  }
+
+  // Flat index of the first non-finite value of a segment's combine: runs it again from the start.
+  std::int64_t locate_nonfinite(int shard, int segment) {
+    const std::shared_ptr<Combine> combine = combines_.at({shard, segment});
+    const py::gil_scoped_release release;
+    Scratch scratch;
+    const AlignedBuffer tile(static_cast<std::size_t>(kTile) * sizeof(double));
+    for (std::int64_t begin = 0; begin < combine->count(); begin += kTile) {
+      const Range range{begin, std::min(kTile, combine->count() - begin)};
+      if (combine->fill(range, tile.data(), scratch) > 0) {
+        return begin + find_nonfinite(tile.data(), combine->out_dtype(), range.count);
+      }
+    }
+    return -1;
   }
 
   // Waits until a measure is done, a shard was finished, a non-finite value was stored, or
@@ -144,6 +162,7 @@ class Engine {
   std::condition_variable changed_;
   std::vector<std::pair<std::int64_t, std::function<py::object()>>> finished_;
   int seen_shards_ = 0;
+  std::map<std::pair<int, int>, std::shared_ptr<Combine>> combines_;  // by (shard, segment)
   JobQueue measures_;
   ShardWriter writer_;
   Pool pool_;  // last: its threads use everything above
@@ -203,6 +222,7 @@ void bind_engine(py::module_& module) {
                                                normalize, scale));
            })
       .def("wait", &Engine::wait, arg("seconds"))
+      .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))
       .def("take_nonfinite", &Engine::take_nonfinite)
       .def("status", &Engine::status)
       .def("stop", &Engine::stop);

@@ -1,1 +1,25 @@
-"""TODO"""
+"""From a plan to a schedule: output layout with exact offsets, order, memory budget."""
+
+from __future__ import annotations
+
+from pymerge.plan.values import MergePlan
+from pymerge.schedule.budget import assign_resources
+from pymerge.schedule.layout import lay_out
+from pymerge.schedule.values import Placement, Resources, Schedule, Shard
+
+__all__ = ["Placement", "Resources", "Schedule", "Shard", "make_schedule"]
+
+
+def make_schedule(
+    plan: MergePlan, *, shard_size: int = 5_000_000_000, threads: int | None = None, memory: int | None = None
+) -> Schedule:
+    """Lay a plan out on disk.
+
+    Args:
+        shard_size: bytes of tensors per output file; 0 or less for one file.
+        threads, memory: see `pymerge.schedule.budget.assign_resources`.
+
+    Raises:
+        ResourceError: the memory budget is too small.
+    """
+    return Schedule(plan, lay_out(plan.tasks, shard_size), assign_resources(plan.tasks, threads, memory))

@@ -37,10 +37,19 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a merge may use: worker threads, and bytes of memory (resident, mapped pages too)."""
+    """What a merge may use.
+
+    Attributes:
+        threads: workers that run kernels.
+        memory: budget in bytes, resident mapped pages included.
+        block: bytes of output that a worker fills at a time (a multiple of 4096).
+        buffers: how many blocks may be filled or on their way to the disk at once.
+    """
 
     threads: int
     memory: int
+    block: int
+    buffers: int
 
 
 @dataclass(frozen=True, slots=True)

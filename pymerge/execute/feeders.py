@@ -1,0 +1,182 @@
+"""How a task's requests reach a backend: streamed through the compiled engine, or whole in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from pymerge import _core
+from pymerge.backends import answers
+from pymerge.backends.protocol import Ops
+from pymerge.backends.rules import flatten_rules
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, Select, WeightedSum
+from pymerge.plan.values import TensorTask
+
+__all__ = ["Feeder", "HostFeeder", "StreamFeeder"]
+
+
+class Feeder(Protocol):
+    """Runs measures and combines of tasks; answers come from `collect`."""
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+        """Start a measure; its answer will carry `ticket`."""
+        ...
+
+    def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
+        """Fill an output segment as `request` says."""
+        ...
+
+    def collect(self, seconds: float) -> list[tuple[int, object]]:
+        """Wait up to `seconds` for answers (or output progress); raises what a worker raised."""
+        ...
+
+    def take_nonfinite(self) -> list[tuple[int, int, int]]:
+        """(shard, segment, count) of non-finite values stored since the last call."""
+        ...
+
+    def locate_nonfinite(self, shard: int, segment: int) -> int:
+        """Flat index of the first non-finite value that the segment's combine makes."""
+        ...
+
+
+class StreamFeeder:
+    """The CPU backend over mapped files: tiles in, output blocks out, nothing held whole."""
+
+    def __init__(self, engine: _core.Engine) -> None:
+        self._engine = engine
+        self._files: dict[str, _core.MappedFile] = {}
+        self._requests: dict[int, Measure] = {}
+
+    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+        """The stored tensor as the core sees it; its file is mapped once."""
+        file = self._files.get(stored.path)
+        if file is None:
+            file = self._files[stored.path] = _core.MappedFile(stored.path)
+        return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
+
+    def _tensors(self, task: TensorTask, positions: Sequence[int]) -> list[_core.Tensor]:
+        return [self.tensor(task.sources[position]) for position in positions]
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+        """Start a measure; see `Feeder`."""
+        tensors = self._tensors(task, request.sources)
+        base = None if request.base is None else self.tensor(task.sources[request.base])
+        self._requests[ticket] = request
+        compute = task.compute.name
+        if isinstance(request, Gram):
+            self._engine.measure_gram(ticket, tensors, base, compute)
+        elif isinstance(request, Select):
+            self._engine.measure_select(ticket, tensors, base, compute, list(request.counts))
+        else:
+            self._engine.measure_masked_sum(ticket, tensors, base, compute, flatten_rules(request.rules))
+
+    def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
+        """Fill an output segment; see `Feeder`."""
+        if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
+            peers = [s for i, s in enumerate(task.sources) if task.must_agree and i != request.source]
+            tensors = [self.tensor(stored) for stored in (task.sources[request.source], *peers)]
+            self._engine.fill_copy(shard, segment, tensors[0], tensors[1:], task.name)
+            return
+        if isinstance(request, Copy):
+            request = WeightedSum((request.source,), (1.0,))
+        tensors = self._tensors(task, request.sources)
+        compute, code = task.compute.name, task.dtype.code
+        if isinstance(request, WeightedSum):
+            self._engine.fill_weighted_sum(shard, segment, tensors, compute, code, list(request.coefficients))
+            return
+        self._engine.fill_task_merge(
+            shard,
+            segment,
+            tensors,
+            self.tensor(task.sources[request.base]),
+            compute,
+            code,
+            flatten_rules(request.rules),
+            list(request.coefficients),
+            request.elect,
+            list(request.weights),
+            request.normalize,
+            request.scale,
+        )
+
+    def collect(self, seconds: float) -> list[tuple[int, object]]:
+        """Wait for answers; see `Feeder`."""
+        done: list[tuple[int, object]] = []
+        for ticket, raw in self._engine.wait(seconds):
+            request = self._requests.pop(ticket)
+            size = len(request.sources)
+            answer: object
+            if isinstance(request, Gram):
+                answer = answers.gram_matrix(raw, size)
+            elif isinstance(request, MaskedSum):
+                answer = answers.masked_totals(raw, size)
+            else:
+                answer = answers.cuts(raw)
+            done.append((ticket, answer))
+        return done
+
+    def take_nonfinite(self) -> list[tuple[int, int, int]]:
+        """What was found; see `Feeder`."""
+        found: list[tuple[int, int, int]] = self._engine.take_nonfinite()
+        return found
+
+    def locate_nonfinite(self, shard: int, segment: int) -> int:
+        """Combine again from the start, up to the first one; see `Feeder`."""
+        index: int = self._engine.locate_nonfinite(shard, segment)
+        return index
+
+
+class HostFeeder:
+    """Any backend's Ops on whole tensors; the engine only writes. For the reference backend."""
+
+    def __init__(self, engine: _core.Engine, ops: Ops) -> None:
+        self._engine = engine
+        self._ops = ops
+        self._stream = StreamFeeder(engine)
+        self._answers: list[tuple[int, object]] = []
+        self._nonfinite: list[tuple[int, int, int]] = []
+        self._first: dict[tuple[int, int], int] = {}
+
+    @staticmethod
+    def _operands(task: TensorTask) -> list[Any]:
+        return [
+            np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
+            if s.nbytes
+            else np.empty(0, NUMPY_DTYPES[s.dtype.name])
+            for s in task.sources
+        ]
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+        """Run a measure at once; see `Feeder`."""
+        self._answers.append((ticket, self._ops.measure(request, self._operands(task), task.compute)))
+
+    def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
+        """Compute a tensor and hand its bytes to the writer; see `Feeder`."""
+        if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
+            self._stream.combine(shard, segment, task, request)
+            return
+        out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
+        self._ops.combine(request, self._operands(task), task.compute, out)
+        bad = np.flatnonzero(~np.isfinite(out.astype(np.float64)))
+        if bad.size:
+            self._nonfinite.append((shard, segment, bad.size))
+            self._first[shard, segment] = int(bad[0])
+        self._engine.fill_bytes(shard, segment, out.tobytes())
+
+    def collect(self, seconds: float) -> list[tuple[int, object]]:
+        """Return what was measured; see `Feeder`."""
+        ready, self._answers = self._answers, []
+        return ready or list(self._engine.wait(seconds))
+
+    def take_nonfinite(self) -> list[tuple[int, int, int]]:
+        """What was found; see `Feeder`."""
+        found, self._nonfinite = self._nonfinite, []
+        return found
+
+    def locate_nonfinite(self, shard: int, segment: int) -> int:
+        """See `Feeder`."""
+        return self._first[shard, segment]

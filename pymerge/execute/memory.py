@@ -1,0 +1,201 @@
+"""Merging tensors that are already in memory: the same programs and kernels, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from pymerge.backends import load_ops
+from pymerge.backends.protocol import Ops
+from pymerge.config import suggest_name
+from pymerge.dtypes import BY_NAME, DType, promote
+from pymerge.errors import DTypeError, RecipeError, ShapeError
+from pymerge.execute.arrays import from_numpy, to_numpy
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.methods import get_method, method_names
+from pymerge.methods.base import BaseRule, Inputs, Method, Parameter, Value, _Required
+from pymerge.ops import KEEP_ALL, KEEP_NONE, Bernoulli, Cut, MaskRule, Select, TopK
+from pymerge.plan.parameters import convert_value
+from pymerge.schedule.machine import usable_processors
+
+__all__ = ["mask", "merge_tensors"]
+
+_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
+
+
+def merge_tensors(
+    method: str,
+    tensors: Sequence[Any],
+    *,
+    base: Any = None,
+    parameters: Mapping[str, Value | Sequence[Value]] | None = None,
+    dtype: str | None = None,
+    name: str = "tensor",
+    seed: int = 0,
+    backend: str = "auto",
+    threads: int | None = None,
+) -> Any:
+    """Merge tensors in memory as a recipe would merge them from files, to the same bytes.
+
+    Args:
+        method: a name of `pymerge methods`.
+        tensors: the models' tensors without the base, in recipe order: numpy arrays (ml_dtypes'
+            bfloat16 included) or torch CPU tensors, of one shape, float64, float32, float16 or bfloat16.
+        base: the base model's tensor, for methods that have one.
+        parameters: by name; a per-model parameter takes one value for all models or one each.
+        dtype: the result's type; None promotes the inputs' types.
+        name, seed: what random methods draw by: give the tensor's name to get a recipe's bytes.
+        backend, threads: as on the command line; None takes every processor.
+
+    Returns:
+        A new array, of torch's kind if the first tensor is, of the inputs' shape.
+
+    Raises:
+        RecipeError: unknown method or parameter, a bad value, the wrong number of tensors.
+        ShapeError, DTypeError: the tensors do not fit together or cannot be merged.
+    """
+    if method not in method_names():
+        raise RecipeError(f'unknown method "{method}"; {suggest_name(method, method_names(), "methods")}')
+    declared = get_method(method)
+    _check_arity(declared, len(tensors), base is not None)
+    arrays = [to_numpy(tensor) for tensor in (*tensors, *([] if base is None else [base]))]
+    kinds = _check_arrays(arrays)
+    out_kind = promote(kinds) if dtype is None else _mergeable(dtype)
+    compute = BY_NAME["float64" if "float64" in {*(kind.name for kind in kinds), out_kind.name} else "float32"]
+    inputs = Inputs(
+        name=name,
+        count=arrays[0].size,
+        base=None if base is None else len(tensors),
+        models=tuple(range(len(tensors))),
+        values={p.name: _one_value(declared, p, parameters or {}) for p in declared.parameters if not p.per_model},
+        per_model={
+            p.name: _values(declared, p, parameters or {}, len(tensors)) for p in declared.parameters if p.per_model
+        },
+        places=tuple(range(len(tensors))),
+        seed=seed,
+    )
+    _check_names(declared, parameters or {})
+    out = np.empty(arrays[0].size, NUMPY_DTYPES[out_kind.name])
+    ops = load_ops(backend, threads if threads is not None else usable_processors())
+    _run(declared, inputs, ops, [array.reshape(-1) for array in arrays], compute, out)
+    return from_numpy(out.reshape(arrays[0].shape), like=tensors[0] if tensors else base)
+
+
+def _run(method: Method, inputs: Inputs, ops: Ops, operands: list[Any], compute: DType, out: Any) -> None:
+    program = method.program(inputs)
+    answer: object = None
+    while True:
+        try:
+            request = program.send(answer)
+        except StopIteration as stop:
+            ops.combine(stop.value, operands, compute, out)
+            return
+        answer = ops.measure(request, operands, compute)
+
+
+def mask(
+    delta: Any,
+    *,
+    density: float,
+    rule: str = "magnitude",
+    name: str = "tensor",
+    seed: int = 0,
+    place: int = 0,
+    backend: str = "auto",
+) -> Any:
+    """The int8 mask (0 or 1) that a merge would apply to a task vector.
+
+    Args:
+        delta: a float32 or float64 task vector, any shape, numpy or torch.
+        density: share of elements to keep, 0 to 1.
+        rule: "magnitude" (TIES: exactly max(1, int(density * n)) largest, ties to the lowest flat
+            index) or "random" (DARE: each element with probability density).
+        name, seed, place: what the random rule draws by: output tensor, recipe seed, and the model's
+            place among the recipe's models, base not counted.
+
+    Returns:
+        An int8 array of the same shape and kind.
+
+    Raises:
+        RecipeError: unknown rule, or a density outside [0, 1].
+        DTypeError: `delta` is neither float32 nor float64.
+    """
+    if not 0 <= density <= 1:
+        raise RecipeError(f"mask: density = {density:g} must be in [0, 1]")
+    array = to_numpy(delta)
+    flat = array.reshape(-1)
+    if _NAMES.get(array.dtype) not in ("float32", "float64"):
+        raise DTypeError(f"mask: a task vector is float32 or float64, not {array.dtype}")
+    ops = load_ops(backend)
+    made: MaskRule
+    if density in (0, 1) or flat.size == 0:
+        made = KEEP_ALL if density == 1 else KEEP_NONE
+    elif rule == "magnitude":
+        count = max(1, int(density * flat.size))
+        cuts = cast("tuple[Cut]", ops.measure(Select((0,), (count,)), [flat], BY_NAME[_NAMES[array.dtype]]))
+        made = TopK(cuts[0])
+    elif rule == "random":
+        keyed = Inputs(name=name, count=flat.size, base=None, models=(0,), places=(place,), seed=seed)
+        made = Bernoulli(max(1, round(density * 65536)), keyed.stream(0))
+    else:
+        raise RecipeError(f'mask: unknown rule "{rule}"; it is magnitude or random')
+    out = np.empty(flat.size, np.int8)
+    ops.mask(made, flat, out)
+    return from_numpy(out.reshape(array.shape), like=delta)
+
+
+def _check_arity(method: Method, models: int, has_base: bool) -> None:
+    wants = method.base is BaseRule.REQUIRED
+    if has_base != wants and method.base is not BaseRule.OPTIONAL:
+        advice = "give it as base=" if wants else "list it among the tensors"
+        raise RecipeError(f"{method.name} {'needs a' if wants else 'takes no'} base; {advice}")
+    if models < method.minimum or (method.maximum is not None and models > method.maximum):
+        bounds = f"at least {method.minimum}" if method.maximum is None else f"{method.minimum} to {method.maximum}"
+        raise RecipeError(f"{method.name} takes {bounds} tensors besides the base, not {models}")
+
+
+def _check_arrays(arrays: list[Any]) -> tuple[DType, ...]:
+    for array in arrays:
+        if array.shape != arrays[0].shape:
+            raise ShapeError(f"tensors of shapes {list(arrays[0].shape)} and {list(array.shape)} cannot be merged")
+    return tuple(_mergeable(_NAMES.get(array.dtype, str(array.dtype))) for array in arrays)
+
+
+def _mergeable(name: str) -> DType:
+    if name not in NUMPY_DTYPES:
+        raise DTypeError(f"tensors of {name} cannot be merged; convert them to one of {', '.join(NUMPY_DTYPES)}")
+    return BY_NAME[name]
+
+
+def _check_names(method: Method, given: Mapping[str, object]) -> None:
+    known = [parameter.name for parameter in method.parameters]
+    for name in given:
+        if name not in known:
+            hint = suggest_name(name, known, f"parameters of {method.name}")
+            raise RecipeError(f"{method.name} does not read {name}; {hint}")
+
+
+def _convert(method: Method, parameter: Parameter, value: Any) -> Value:
+    try:
+        return convert_value(parameter, value)
+    except ValueError as error:
+        raise RecipeError(f"{method.name}: {parameter.name} = {value} {error}") from None
+
+
+def _one_value(method: Method, parameter: Parameter, given: Mapping[str, Any]) -> Value | None:
+    if parameter.name in given:
+        return _convert(method, parameter, given[parameter.name])
+    if isinstance(parameter.default, _Required):
+        raise RecipeError(f"{method.name} needs {parameter.name}: {parameter.doc}")
+    return parameter.default
+
+
+def _values(method: Method, parameter: Parameter, given: Mapping[str, Any], size: int) -> tuple[Value | None, ...]:
+    value = given.get(parameter.name)
+    if value is None or isinstance(value, (str, int, float)):
+        return (_one_value(method, parameter, given),) * size
+    if len(value) != size:
+        raise RecipeError(f"{method.name}: {parameter.name} has {len(value)} values for {size} tensors")
+    return tuple(_convert(method, parameter, item) for item in value)

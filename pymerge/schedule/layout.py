@@ -1,0 +1,66 @@
+"""Output layout: which tensor goes into which shard, at which byte; known before anything is written.
+
+Tensors are dealt to shards in order of their names, a shard being closed before it would pass the
+limit. Within a shard wider element types come first, then names, so that every tensor is aligned to
+its element (the order in which the safetensors library writes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from pymerge.plan.values import TensorTask
+from pymerge.schedule.values import Placement, Shard
+
+__all__ = ["lay_out"]
+
+#: Data starts at a multiple of this: a cache line, and aligned for every element type.
+_ALIGNMENT = 64
+
+
+def lay_out(tasks: Sequence[TensorTask], shard_size: int) -> tuple[Shard, ...]:
+    """Return the shards of an output of `tasks`, none larger than `shard_size` bytes of data.
+
+    A tensor larger than the limit gets its own shard; a limit of 0 or less means one shard.
+    """
+    groups = list(_deal(tasks, shard_size))
+    if len(groups) == 1:
+        names = ["model.safetensors"]
+    else:
+        names = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
+    return tuple(_place(name, tasks, group) for name, group in zip(names, groups, strict=True))
+
+
+def _deal(tasks: Sequence[TensorTask], limit: int) -> Iterable[list[int]]:
+    group: list[int] = []
+    size = 0
+    for index in sorted(range(len(tasks)), key=lambda i: tasks[i].name):
+        nbytes = tasks[index].nbytes
+        if group and limit > 0 and size + nbytes > limit:
+            yield group
+            group, size = [], 0
+        group.append(index)
+        size += nbytes
+    yield group
+
+
+def _place(name: str, tasks: Sequence[TensorTask], group: list[int]) -> Shard:
+    ordered = sorted(group, key=lambda i: (-tasks[i].dtype.bits, tasks[i].name))
+    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    relative = 0
+    starts = []
+    for index in ordered:
+        task = tasks[index]
+        end = relative + task.nbytes
+        entries[task.name] = {"dtype": task.dtype.code, "shape": list(task.shape), "data_offsets": [relative, end]}
+        starts.append(relative)
+        relative = end
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    header = len(text).to_bytes(8, "little") + text
+    placements = tuple(
+        Placement(index, len(header) + start, tasks[index].nbytes)
+        for index, start in zip(ordered, starts, strict=True)
+    )
+    return Shard(name, header, placements, len(header) + relative)

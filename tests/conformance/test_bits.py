@@ -1,0 +1,173 @@
+"""Every backend gives the bits of the specification, for every kernel, dtype, level and case."""
+
+from __future__ import annotations
+
+import kernel_cases as cases
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pymerge import _core
+from pymerge.backends.cpu import CpuOps
+from pymerge.backends.protocol import Ops
+from pymerge.backends.reference import ReferenceOps
+from pymerge.dtypes import BY_NAME
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.ops import KEEP_ALL, KEEP_NONE, Band, Bernoulli, Cut, Gram, MaskedSum, Select, TaskMerge, TopK, WeightedSum
+
+REFERENCE = ReferenceOps()
+RULES = (
+    KEEP_ALL,
+    KEEP_NONE,
+    Bernoulli(1, 7),
+    Bernoulli(30_000, 0x0123456789ABCDEF),
+    Bernoulli(65_536, 9),
+    TopK(Cut(0x3C000000, 500)),
+    Band(Cut(0x3B000000, 100), Cut(0x3C800000, 1200)),
+)
+
+
+def compute_of(dtype: str) -> object:
+    return BY_NAME["float64" if dtype == "float64" else "float32"]
+
+
+def same_answer(left: object, right: object) -> bool:
+    """Equal, NaN to NaN."""
+    return np.array_equal(np.asarray(left, dtype=object).astype(str), np.asarray(right, dtype=object).astype(str))
+
+
+@pytest.mark.parametrize("special", [False, True], ids=["ordinary", "special"])
+@pytest.mark.parametrize("dtype", cases.DTYPES)
+class TestEveryLevel:
+    def test_gram(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 2, special=special)
+            for request in (Gram((0, 1, 2)), Gram((1, 2), base=0)):
+                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                assert same_answer(*answers), (length, request)
+
+    def test_select(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 2, special=special)
+            counts = (length // 2, min(1, length), length, 0, length // 3)
+            for base in (0, None):
+                request = Select((1, 2, 1, 2, 0), counts, base)
+                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                assert same_answer(*answers), (length, base)
+
+    def test_masked_sum(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 1, special=special)
+            request = MaskedSum((1,) * len(RULES), RULES, base=0)
+            answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+            assert same_answer(*answers), length
+
+    def test_mask(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.SHORT_LENGTHS:
+            (_, delta) = cases.make(compute_of(dtype).name, length, 1, special=special)
+            for rule in RULES:
+                outs = [cases.guarded(length, np.int8) for _ in range(2)]
+                for ops, (_, inner) in zip((cpu, REFERENCE), outs, strict=True):
+                    ops.mask(rule, delta, inner)
+                assert np.array_equal(outs[0][1], outs[1][1]), (length, rule)
+                assert cases.guards_untouched(outs[0][0])
+
+    def test_weighted_sum(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 3, special=special)]
+            for request in (WeightedSum((1,), (1.0,)), WeightedSum((3, 0, 1, 2), (0.4, -1.5, 1e-3, 2.0))):
+                combine_both(cpu, request, operands, dtype, length)
+
+    def test_task_merge(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
+            for models in (1, 2, 3, 5):
+                sources = tuple(range(1, models + 1))
+                weights = (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
+                rules = RULES[-models:]
+                for elect, normalize in ((False, False), (True, False), (True, True)):
+                    request = TaskMerge(0, sources, rules, weights, elect, weights, normalize, 0.9)
+                    combine_both(cpu, request, operands, dtype, length)
+
+
+def combine_both(cpu: Ops, request: object, operands: list[object], dtype: str, length: int) -> None:
+    """Combine into every output dtype on both backends; same bits, guards untouched."""
+    for out_dtype in cases.DTYPES:
+        outs = [cases.guarded(length, NUMPY_DTYPES[out_dtype]) for _ in range(2)]
+        for ops, (_, inner) in zip((cpu, REFERENCE), outs, strict=True):
+            ops.combine(request, operands, compute_of(dtype), inner)
+        assert outs[0][1].tobytes() == outs[1][1].tobytes(), (length, out_dtype, request)
+        assert cases.guards_untouched(outs[0][0])
+
+
+class TestEveryThreadCount:
+    def test_same_bits(self, threads: int) -> None:
+        length = 3 * cases.TILE + 12_345
+        operands = cases.make("bfloat16", length, 2)
+        one, many = CpuOps(1), CpuOps(threads)
+        compute = BY_NAME["float32"]
+        cuts = one.measure(Select((1, 2), (length // 2, length // 5), 0), operands, compute)
+        rules = (TopK(cuts[0]), Bernoulli(20_000, 5))
+        for request in (
+            Gram((0, 1, 2)),
+            Select((1, 2), (length // 2, length // 5), 0),
+            MaskedSum((1, 2), rules, 0),
+        ):
+            assert one.measure(request, operands, compute) == many.measure(request, operands, compute)
+        for combine in (
+            WeightedSum((0, 1, 2), (0.2, 0.3, 0.5)),
+            TaskMerge(0, (1, 2), rules, (1.0, 0.5), True, (1.0, 0.5), True, 1.0),
+        ):
+            outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
+            one.combine(combine, operands, compute, outs[0])
+            many.combine(combine, operands, compute, outs[1])
+            assert outs[0].tobytes() == outs[1].tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(cases.DTYPES), length=st.integers(0, 3000))
+def test_any_bit_pattern(data: st.DataObject, dtype: str, length: int) -> None:
+    """Tensors of arbitrary bits, NaN payloads and denormals included, merge to the reference's bits."""
+    raw = np.random.default_rng(data.draw(st.integers(0, 2**32))).bytes(3 * length * NUMPY_DTYPES[dtype].itemsize)
+    operands = list(np.frombuffer(raw, NUMPY_DTYPES[dtype]).reshape(3, length))
+    cpu = CpuOps(2)
+    compute = compute_of(dtype)
+    counts = (data.draw(st.integers(0, length)), data.draw(st.integers(0, length)))
+    select = Select((1, 2), counts, 0)
+    cuts = cpu.measure(select, operands, compute)
+    assert cuts == REFERENCE.measure(select, operands, compute)
+    rules = (TopK(cuts[0]), TopK(cuts[1]))
+    request = TaskMerge(0, (1, 2), rules, (0.5, 1.5), True, (0.5, 1.5), True, 1.0)
+    combine_both(cpu, request, operands, dtype, length)
+
+
+def test_select_survives_any_bracket() -> None:
+    """Values that a sample misjudges (sorted, constant, two clusters) still give the exact cut."""
+    length = 2 * cases.TILE + 17
+    ramp = np.arange(length, dtype=np.float32)
+    shapes = {
+        "ramp": ramp,
+        "constant": np.full(length, 0.5, np.float32),
+        "two clusters": np.where(ramp < length // 3, np.float32(1e-6), np.float32(1e6)),
+        # The sample takes runs of 64 every length/1024: large values hide between them.
+        "hidden": np.where((ramp % (length // 1024)) < 64, np.float32(1e-6), ramp + 1),
+    }
+    for name, values in shapes.items():
+        for count in (1, 2, length // 3, length // 2, length - 1, length):
+            request = Select((0,), (count,))
+            answers = [ops.measure(request, [values], BY_NAME["float32"]) for ops in (CpuOps(2), REFERENCE)]
+            assert answers[0] == answers[1], (name, count)
+
+
+def test_select_bounds_what_it_gathers() -> None:
+    """Nine million equal magnitudes are more than may be gathered; the tie still ends at the right index."""
+    values = np.full(9_000_000, -2.0, np.float32)
+    (cut,) = CpuOps(2).measure(Select((0,), (4_500_000,)), [values], BY_NAME["float32"])
+    assert cut == Cut(0x40000000, 4_499_999)
+
+
+def test_levels_are_listed_lowest_first() -> None:
+    names = [name for name, _ in _core.isa_levels()]
+    assert names[0] == "generic"
+    assert names == sorted(names)

@@ -1,0 +1,51 @@
+"""The inputs that every kernel meets on every backend: lengths, starts, values, dtypes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pymerge.kernels.common.canonical import BLOCK, LANES, TILE
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+
+DTYPES = tuple(NUMPY_DTYPES)
+#: Around every edge that an implementation could get wrong: lanes, blocks, tiles, and odd ones.
+LENGTHS = (0, 1, LANES - 1, LANES, LANES + 1, 777, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5, TILE - 1, TILE + 1)
+SHORT_LENGTHS = tuple(length for length in LENGTHS if length < TILE // 2)
+
+_SPECIAL = (0.0, -0.0, 1e-45, -1e-45, 6e-8, 1.17e-38, 65504.0, 65520.0, 3.4e38, np.inf, -np.inf, np.nan, 1.0, -1.0)
+
+
+def make(dtype: str, length: int, models: int, *, special: bool = False, seed: int = 0) -> list[Any]:
+    """A base and `models` fine-tunes near it; with `special`, zeros, denormals, infinities and NaN among them."""
+    random = np.random.default_rng([seed, length, models])
+    base = random.standard_normal(length) * 0.02
+    tensors = [base, *(base + random.standard_normal(length) * 0.01 for _ in range(models))]
+    if special and length:
+        for tensor in tensors:
+            places = random.integers(0, length, size=min(length, 4 * len(_SPECIAL)))
+            tensor[places] = np.resize(_SPECIAL, places.size)
+    with np.errstate(over="ignore"):
+        return [tensor.astype(NUMPY_DTYPES[dtype]) for tensor in tensors]
+
+
+def unaligned(array: Any, shift: int = 1) -> Any:
+    """The same elements at an address that is `shift` elements off every vector's alignment."""
+    room = np.empty(array.size + 64 + shift, array.dtype)
+    start = (-room.ctypes.data // array.itemsize) % 64 + shift
+    view = room[start : start + array.size]
+    view[:] = array
+    return view
+
+
+def guarded(length: int, dtype: Any) -> tuple[Any, Any]:
+    """(whole, inner): an output with 16 guard elements on either side."""
+    whole = np.full(length + 32, 77, dtype)
+    return whole, whole[16 : 16 + length]
+
+
+def guards_untouched(whole: Any) -> bool:
+    """Whether nobody wrote outside of the inner array."""
+    seventy_seven = np.full(16, 77, whole.dtype)
+    return bool((whole[:16] == seventy_seven).all() and (whole[-16:] == seventy_seven).all())
