@@ -18,9 +18,9 @@ inline Bits<Real> first_inside(const Rule::Cut& cut, std::int64_t index) {
   return static_cast<Bits<Real>>(cut.bits + (index > cut.last ? 1 : 0));
 }
 
-template <typename Real>
-inline void band_mask(const Rule& rule, std::int64_t begin, int n, const Real* __restrict delta,
-                      Bits<Real>* __restrict keep) {
+// Calls body(from, to, low, high) for the parts of a run in which a band is low <= key < high.
+template <typename Real, typename Body>
+inline void for_each_band(const Rule& rule, std::int64_t begin, int n, const Body& body) {
   for (int from = 0; from < n;) {
     // Up to the next index where a cut's treatment of ties changes, the thresholds are constant.
     int to = n;
@@ -28,14 +28,17 @@ inline void band_mask(const Rule& rule, std::int64_t begin, int n, const Real* _
       const std::int64_t change = last + 1 - begin;
       if (change > from && change < to) to = static_cast<int>(change);
     }
-    const Bits<Real> low = first_inside<Real>(rule.outer, begin + from);
-    const Bits<Real> high = first_inside<Real>(rule.inner, begin + from);
-    for (int i = from; i < to; ++i) {
-      const Bits<Real> key = magnitude_key(delta[i]);
-      keep[i] = (key >= low) & (key < high) ? ~Bits<Real>{0} : Bits<Real>{0};
-    }
+    body(from, to, first_inside<Real>(rule.outer, begin + from),
+         first_inside<Real>(rule.inner, begin + from));
     from = to;
   }
+}
+
+// All ones where low <= key < high, else 0.
+template <typename Real>
+inline Bits<Real> band_word(Real delta, Bits<Real> low, Bits<Real> high) {
+  const Bits<Real> key = magnitude_key(delta);
+  return (key >= low) & (key < high) ? ~Bits<Real>{0} : Bits<Real>{0};
 }
 
 // keep[i] = all ones if element begin + i of the task vector is kept, else 0. The run lies in one
@@ -48,7 +51,9 @@ inline void rule_mask(const Rule& rule, std::int64_t begin, int n, const Real* _
       for (int i = 0; i < n; ++i) keep[i] = ~Bits<Real>{0};
       break;
     case Rule::Kind::kBand:
-      band_mask(rule, begin, n, delta, keep);
+      for_each_band<Real>(rule, begin, n, [=](int from, int to, Bits<Real> low, Bits<Real> high) {
+        for (int i = from; i < to; ++i) keep[i] = band_word(delta[i], low, high);
+      });
       break;
     case Rule::Kind::kBernoulli: {
       alignas(64) std::uint16_t draws[kBlock];

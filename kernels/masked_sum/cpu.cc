@@ -14,10 +14,19 @@ struct Workspace {
   alignas(64) Bits<Real> keep[kBlock];
 };
 
-// Sum of the magnitudes of one block, padded with zeros to kBlock.
+// Sums of one block's magnitudes, all and kept; both arrays padded with zeros to kBlock.
 template <typename Real>
-double block_norm(const Real* values) {
-  return block_sum<double>([values](int k) { return Lanes<double>::load(values + k); });
+void add_block(const Real* delta, const Bits<Real>* keep, MaskedTotals& totals) {
+  constexpr Bits<Real> kMagnitude = static_cast<Bits<Real>>(~Bits<Real>{0} >> 1);
+  alignas(64) Real kept[kBlock];
+  alignas(64) Real all[kBlock];
+  for (int e = 0; e < kBlock; ++e) {
+    const Bits<Real> magnitude = bits_of(delta[e]) & kMagnitude;
+    all[e] = real_of<Real>(magnitude);
+    kept[e] = real_of<Real>(magnitude & keep[e]);
+  }
+  totals.total += block_sum<double>([&all](int k) { return Lanes<double>::load(all + k); });
+  totals.kept += block_sum<double>([&kept](int k) { return Lanes<double>::load(kept + k); });
 }
 
 template <typename Real>
@@ -32,13 +41,13 @@ void tile_as(const Operand* tensors, const Rule* rules, int n, const Operand* ba
       Bits<Real>* __restrict keep = space->keep;
       decode_delta(tensors[i], origin, begin, count, delta);
       rule_mask(rules[i], begin, count, delta, keep);
-      for (int e = 0; e < count; ++e) delta[e] = delta[e] < 0 ? -delta[e] : delta[e];
-      for (int e = count; e < kBlock; ++e) delta[e] = 0;
-      totals[i].total += block_norm(delta);
-      apply_mask(keep, count, delta);
-      totals[i].kept += block_norm(delta);
+      for (int e = count; e < kBlock; ++e) {
+        delta[e] = 0;
+        keep[e] = 0;
+      }
+      add_block(delta, keep, totals[i]);
       Bits<Real> ones = 0;
-      for (int e = 0; e < count; ++e) ones += keep[e] & 1u;
+      for (int e = 0; e < kBlock; ++e) ones += keep[e] & 1u;
       totals[i].count += static_cast<std::int64_t>(ones);
     }
   });

@@ -1,0 +1,214 @@
+"""Worked examples: known answers of each method, on numbers small enough to check by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import pymerge
+from pymerge.errors import DTypeError, RecipeError, ShapeError
+
+BASE = [1, 2, 3, 4]
+ONE = [1.5, 2, 2, 5]  # task vector [.5, 0, -1, 1]
+TWO = [0.8, 2.4, 3.6, 4.2]  # task vector [-.2, .4, .6, .2]
+LONG_BASE = [1, 2, 3, 4, 1, 2, 3, 4]
+LONG_ONE = [1.5, 2.5, 2, 5, 1, 2.2, 3.3, 4.4]
+LONG_TWO = [0.8, 2.4, 3.6, 4.2, 1.3, 1.8, 3.1, 3.9]
+HALF: dict[str, Any] = {"weight": 0.5}
+FULL: dict[str, Any] = {"weight": 1}
+
+# method, tensors, base, parameters, result
+EXAMPLES: list[tuple[str, list[list[float]], list[float] | None, dict[str, Any], list[float]]] = [
+    ("linear", [ONE, TWO], None, {"weight": [0.6, 0.4]}, [1.22, 2.16, 2.64, 4.68]),
+    ("linear", [ONE, TWO], None, {"weight": [3, 1]}, [1.325, 2.1, 2.4, 4.8]),
+    ("linear", [ONE, TWO], None, {"weight": [3, 1], "normalize": False}, [5.3, 8.4, 9.6, 19.2]),
+    ("linear", [ONE, TWO], None, {"weight": [1, 0]}, ONE),
+    ("slerp", [[1, 1]], [1, 0], {"t": 0.25}, [1.0615944, 0.2758994]),
+    ("slerp", [[0, 2]], [1, 0], {"t": 0.5}, [0.7071068, 1.4142135]),
+    ("slerp", [[1, 1]], [0, 0], {"t": 0.5}, [0.7071068, 0.7071068]),
+    ("slerp", [[-1, 0]], [1, 0], {"t": 0.25}, [0.5, 0]),
+    ("slerp", [[3, 4]], [1, 0], {"t": 0}, [1, 0]),
+    ("slerp", [[3, 4]], [1, 0], {"t": 1}, [3, 4]),
+    ("passthrough", [ONE], None, {}, ONE),
+    ("passthrough", [ONE], None, {"scale": 0.5}, [0.75, 1, 1, 2.5]),
+    ("passthrough", [ONE], None, {"scale": 0}, [0, 0, 0, 0]),
+    ("task_arithmetic", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
+    ("task_arithmetic", [ONE, TWO], BASE, {**FULL, "normalize": True, "lambda": 0.5}, [1.075, 2.1, 2.9, 4.3]),
+    ("task_arithmetic", [ONE, TWO], BASE, {"weight": [1, -1], "normalize": True}, [1.7, 1.6, 1.4, 4.8]),
+    ("ties", [ONE, TWO], BASE, {**HALF, "density": 0.5}, [1, 2.4, 2, 5]),
+    ("ties", [ONE, TWO], BASE, FULL, [1.5, 2.4, 2, 4.6]),
+    ("ties", [ONE, TWO], BASE, {"weight": [1, 0.5]}, [1.5, 2.4, 2, 4.7333333]),
+    ("ties", [ONE, TWO], BASE, {"weight": [1, 0.5], "normalize": False}, [1.5, 2.2, 2, 5.1]),
+    ("ties", [ONE, TWO], BASE, {**HALF, "density": 0.5, "rescale": True}, [1, 2.56, 1.75, 5.25]),
+    ("ties", [ONE, TWO], BASE, {"weight": [1, -1]}, [1.7, 2.4, 1.4, 5.0]),
+    ("ties", [[2, 0], [0, 2]], [1, 1], FULL, [2, 2]),
+    ("ties", [ONE, TWO], BASE, {**FULL, "density": 0}, BASE),
+    ("dare_linear", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
+    ("dare_linear", [ONE, TWO], BASE, {**FULL, "density": 0}, BASE),
+    ("dare_ties", [ONE, TWO], BASE, HALF, [1.25, 2.2, 2.5, 4.6]),
+    ("breadcrumbs", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
+    (
+        "breadcrumbs",
+        [LONG_ONE, LONG_TWO],
+        LONG_BASE,
+        {**FULL, "density": 0.5, "gamma": 0.125},
+        # Of the equal magnitudes at indices 2 and 3 the first is the larger, and dropped as the top one.
+        [1.3, 2.9, 3, 5, 1.3, 1.8, 3, 4.4],
+    ),
+    ("breadcrumbs", [ONE, TWO], BASE, {**HALF, "density": 0.5, "gamma": 0.01}, [1, 2.2, 2.8, 4.5]),
+    ("model_stock", [ONE, TWO], BASE, {}, [0.7733779, 1.6978369, 3.3021631, 3.0935116]),
+    ("model_stock", [[1, 0], [0, 1]], [0, 0], {}, [0, 0]),
+]
+
+
+def name_of(example: tuple[Any, ...]) -> str:
+    return f"{example[0]}-{example[3]}"
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("example", EXAMPLES, ids=name_of)
+def test_worked_example(example: tuple[Any, ...], backend: str) -> None:
+    method, tensors, base, parameters, expected = example
+    arrays = [np.array(tensor, np.float32) for tensor in tensors]
+    origin = None if base is None else np.array(base, np.float32)
+    merged = pymerge.merge_tensors(method, arrays, base=origin, parameters=parameters, backend=backend)
+    np.testing.assert_allclose(merged, np.array(expected, np.float32), rtol=2e-6, atol=2e-6)
+
+
+def test_breadcrumbs_ties_go_to_the_lowest_index() -> None:
+    """|D| = [.5, .5, 1, 1, ...]: of two equal magnitudes the first counts as the larger."""
+    base, tuned = np.zeros(4, np.float32), np.array([0.5, 0.5, -1, 1], np.float32)
+    merged = pymerge.merge_tensors(
+        "breadcrumbs", [tuned], base=base, parameters={"weight": 1, "density": 0.5, "gamma": 0.25}
+    )
+    assert merged.tolist() == [0.5, 0, 0, 1]
+
+
+class TestRescale:
+    VALUES = np.array([1, -2, 3, -4, 5], np.float32)
+
+    def merge(self, rescale: Any, method: str = "ties", density: float = 0.5) -> list[float]:
+        parameters = {"weight": 1, "density": density, "rescale": rescale}
+        zero = np.zeros(5, np.float32)
+        return pymerge.merge_tensors(method, [self.VALUES], base=zero, parameters=parameters).tolist()
+
+    def test_none(self) -> None:
+        assert self.merge(False) == [0, 0, 0, -4, 5]
+
+    @pytest.mark.parametrize("spelling", [True, "l1"])
+    def test_l1_keeps_the_norm(self, spelling: Any) -> None:
+        np.testing.assert_allclose(self.merge(spelling), [0, 0, 0, -20 / 3, 25 / 3], rtol=1e-6)
+
+    def test_inverse_divides_by_the_density(self) -> None:
+        np.testing.assert_allclose(self.merge("inverse"), [0, 0, 0, -8, 10], rtol=1e-6)
+
+    def test_inverse_is_the_paper_of_dare(self) -> None:
+        """Kept elements are exactly 1/density times as large, whatever was drawn."""
+        tuned = np.ones(10_000, np.float32)
+        parameters = {"weight": 1, "density": 0.25, "rescale": "inverse"}
+        merged = pymerge.merge_tensors("dare_linear", [tuned], base=np.zeros_like(tuned), parameters=parameters)
+        assert set(np.unique(merged)) == {0.0, 4.0}
+
+    def test_a_density_of_one_changes_nothing(self) -> None:
+        assert self.merge(True, "dare_linear", 1.0) == self.VALUES.tolist()
+
+
+class TestRandomMethods:
+    def merge(self, **changes: Any) -> Any:
+        rng = np.random.default_rng(0)
+        base = rng.standard_normal(5000, dtype=np.float32)
+        tuned = [base + rng.standard_normal(5000, dtype=np.float32) for _ in range(2)]
+        options = {"parameters": {"weight": 0.5, "density": 0.5}, **changes}
+        return pymerge.merge_tensors("dare_ties", tuned, base=base, **options)
+
+    def test_same_seed_same_bytes(self) -> None:
+        assert self.merge(seed=3).tobytes() == self.merge(seed=3, threads=1).tobytes()
+
+    @pytest.mark.parametrize("other", [{"seed": 4}, {"name": "other"}])
+    def test_seed_and_name_change_the_draws(self, other: dict[str, Any]) -> None:
+        assert self.merge(seed=3).tobytes() != self.merge(**{"seed": 3, **other}).tobytes()
+
+    def test_sources_draw_independently(self) -> None:
+        delta = np.ones(100_000, np.float32)
+        masks = [pymerge.mask(delta, density=0.5, rule="random", place=place) for place in (0, 1)]
+        assert abs(np.corrcoef(*masks)[0, 1]) < 4 / np.sqrt(delta.size)
+
+
+class TestMask:
+    def test_magnitude_keeps_exactly_k(self) -> None:
+        delta = np.random.default_rng(0).standard_normal((37, 11))
+        for density in (0.0, 0.001, 0.3, 1.0):
+            expected = 0 if density == 0 else max(1, int(density * delta.size))
+            made = pymerge.mask(delta, density=density)
+            assert made.dtype == np.int8
+            assert made.shape == delta.shape
+            assert made.sum() == expected
+
+    def test_torch_in_torch_out(self) -> None:
+        torch = pytest.importorskip("torch")
+        made = pymerge.mask(torch.tensor([1.0, -3.0, 2.0]), density=0.5)
+        assert made.dtype == torch.int8
+        assert made.tolist() == [0, 1, 0]
+
+    def test_bad_density_is_refused(self) -> None:
+        with pytest.raises(RecipeError, match=r"density = 1\.5 must be in \[0, 1\]"):
+            pymerge.mask(np.ones(3, np.float32), density=1.5)
+
+
+class TestMergeTensors:
+    def test_torch_bfloat16(self) -> None:
+        torch = pytest.importorskip("torch")
+        tensors = [torch.tensor([[1.0, 3.0]], dtype=torch.bfloat16), torch.tensor([[1.01, 5.0]], dtype=torch.bfloat16)]
+        merged = pymerge.merge_tensors("linear", tensors, parameters={"weight": [0.1, 0.2]})
+        assert merged.dtype == torch.bfloat16
+        assert merged.shape == (1, 2)
+        assert merged.tolist() == [[1.0078125, 4.34375]]
+
+    def test_mixed_dtypes_are_promoted(self) -> None:
+        tensors = [np.ones(3, ml_dtypes.bfloat16), np.ones(3, np.float16)]
+        assert pymerge.merge_tensors("linear", tensors, parameters={"weight": 1}).dtype == np.float32
+
+    def test_float64_is_computed_in_float64(self) -> None:
+        tiny = 2.0**-40
+        merged = pymerge.merge_tensors("passthrough", [np.array([1 + tiny])], parameters={"scale": 3})
+        assert merged.tolist() == [3 * (1 + tiny)]
+
+    def test_scalars_and_empty_tensors(self) -> None:
+        assert pymerge.merge_tensors("linear", [np.float32(2), np.float32(4)], parameters={"weight": 1}) == 3
+        empty = np.empty((0, 3), np.float32)
+        for method, base in (("linear", None), ("slerp", empty), ("ties", empty)):
+            parameters = {"t": 0.5} if method == "slerp" else {"weight": 1}
+            tensors = [empty] if method == "slerp" else [empty, empty]
+            assert pymerge.merge_tensors(method, tensors, base=base, parameters=parameters).shape == (0, 3)
+
+    @pytest.mark.parametrize(
+        ("method", "count", "base", "parameters", "message"),
+        [
+            ("tise", 1, False, {}, 'unknown method "tise"; did you mean "ties"'),
+            ("ties", 1, False, {"weight": 1}, "ties needs a base; give it as base="),
+            ("linear", 2, True, {"weight": 1}, "linear takes no base"),
+            ("slerp", 2, True, {"t": 0.5}, "slerp takes 1 to 1 tensors besides the base, not 2"),
+            ("ties", 1, True, {}, "ties needs weight"),
+            ("ties", 1, True, {"weight": 1, "densty": 1}, 'does not read densty; did you mean "density"'),
+            ("ties", 1, True, {"weight": 1, "density": 1.4}, r"density = 1\.4 must be in \[0, 1\]"),
+            ("ties", 2, True, {"weight": [1]}, "weight has 1 values for 2 tensors"),
+            ("linear", 2, False, {"weight": [1, -1]}, "sum to 0"),
+        ],
+    )
+    def test_mistakes_are_named(
+        self, method: str, count: int, base: bool, parameters: dict[str, Any], message: str
+    ) -> None:
+        tensor = np.ones(3, np.float32)
+        with pytest.raises(RecipeError, match=message):
+            pymerge.merge_tensors(method, [tensor] * count, base=tensor if base else None, parameters=parameters)
+
+    def test_shapes_must_agree(self) -> None:
+        with pytest.raises(ShapeError, match=r"\[3\] and \[4\]"):
+            pymerge.merge_tensors("linear", [np.ones(3), np.ones(4)], parameters={"weight": 1})
+
+    def test_integers_cannot_be_merged(self) -> None:
+        with pytest.raises(DTypeError, match="int64"):
+            pymerge.merge_tensors("linear", [np.ones(3, np.int64)] * 2, parameters={"weight": 1})
