@@ -1,1 +1,10 @@
-"""TODO"""
+"""The output folder: made ready before a merge, completed after it.
+
+Weights are written by `pymerge.execute`; this stage adds everything else that makes a folder a
+model, in an order that never lets a half-written folder look complete.
+"""
+
+from pymerge.output.folder import Preparation, finish, prepare
+from pymerge.output.report import MergeReport
+
+__all__ = ["MergeReport", "Preparation", "finish", "prepare"]

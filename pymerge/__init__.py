@@ -1,0 +1,65 @@
+"""Merge language-model checkpoints as fast as copying them.
+
+The names below are the whole public API. They are loaded on first use, so that `import pymerge`
+costs nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pymerge.api import MergeReport, merge, plan
+    from pymerge.errors import PymergeError
+    from pymerge.execute.memory import mask, merge_tensors
+
+    __version__: str
+
+__all__ = ["MergeReport", "PymergeError", "__version__", "mask", "merge", "merge_tensors", "plan"]
+
+_HOMES = {
+    "MergeReport": "pymerge.api",
+    "PymergeError": "pymerge.errors",
+    "mask": "pymerge.execute.memory",
+    "merge": "pymerge.api",
+    "merge_tensors": "pymerge.execute.memory",
+    "plan": "pymerge.api",
+}
+
+
+class _Package(ModuleType):
+    """The module of the package: a public name in it is not lost to a sub-package.
+
+    `plan` is both a function and a folder, and Python would bind the folder's module here as soon as
+    anything imports from it. `from pymerge.plan import ...` works all the same.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
+# Hidden from type checkers: they see the names above, and nothing else passes.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            value = version("pymerge")
+        elif name in _HOMES:
+            value = getattr(import_module(_HOMES[name]), name)
+        else:
+            raise AttributeError(f"module 'pymerge' has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,142 @@
+"""The Python interface to whole merges: plan one, run one.
+
+Each function calls the stages in order. Merging tensors that are in memory already is
+pymerge.execute.memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pymerge.backends import resolve_backend
+from pymerge.config import load_recipe
+from pymerge.config.values import MergeConfig
+from pymerge.errors import Problem, PymergeError, RecipeError
+from pymerge.execute import execute
+from pymerge.execute.values import OnProgress
+from pymerge.output import MergeReport, finish, prepare
+from pymerge.plan import make_plan
+from pymerge.plan.values import MergePlan
+from pymerge.schedule import make_schedule
+
+__all__ = ["MergeReport", "merge", "plan"]
+
+#: Bytes of an output shard, as the field has it.
+SHARD_SIZE = 5_000_000_000
+
+
+def plan(
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    *,
+    lenient: bool = False,
+    seed: int = 0,
+    allow_crimes: bool = False,
+) -> MergePlan:
+    """Work out a merge without reading a weight; finds every mistake in a recipe.
+
+    Args:
+        recipe: a path, the YAML itself, or a mapping of the same shape.
+        lenient: turn what the established tool silently accepts into warnings.
+        seed: of the random masks (dare_linear, dare_ties).
+        allow_crimes: permit models of different architectures.
+
+    Returns:
+        Every output tensor with its sources, parameters, shape and dtype.
+
+    Raises:
+        RecipeError: the recipe cannot work; all problems are listed with file, line and column.
+        FormatError: a checkpoint is missing or damaged.
+    """
+    try:
+        config = load_recipe(recipe, lenient=True)
+    except RecipeError:
+        if lenient:
+            raise
+        # Once more, strictly: now the error also names what lenient reading had let pass.
+        config = load_recipe(recipe)
+    if lenient or not config.warnings:
+        return make_plan(config, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
+    problems = [*config.warnings, *_find_problems(config, seed, allow_crimes)]
+    raise RecipeError(sorted(problems, key=lambda problem: problem.where.line if problem.where else 0))
+
+
+def _find_problems(config: MergeConfig, seed: int, allow_crimes: bool) -> tuple[Problem, ...]:
+    try:
+        make_plan(config, seed=seed, allow_crimes=allow_crimes)
+    except RecipeError as error:
+        return error.problems
+    except PymergeError as error:
+        return (Problem(str(error)),)
+    return ()
+
+
+def merge(
+    recipe: str | os.PathLike[str] | Mapping[str, Any],
+    out: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    threads: int | None = None,
+    memory: int | None = None,
+    seed: int = 0,
+    shard_size: int = SHARD_SIZE,
+    lenient: bool = False,
+    allow_crimes: bool = False,
+    allow_nonfinite: bool = False,
+    overwrite: bool = False,
+    copy_tokenizer: bool = True,
+    write_model_card: bool = True,
+    on_progress: OnProgress | None = None,
+) -> MergeReport:
+    """Merge checkpoints into a new one; the weights depend on recipe, inputs and seed alone.
+
+    Args:
+        recipe: a path, the YAML itself, or a mapping of the same shape.
+        out: the folder to make; must be empty or absent unless `overwrite`.
+        backend: auto, cpu, cuda, triton or reference.
+        threads: worker threads; None takes the processors of this process.
+        memory: bytes that the merge may hold, mapped pages included; None chooses.
+        seed: of the random masks (dare_linear, dare_ties).
+        shard_size: bytes of a weight file at most; 0 writes one file.
+        lenient: turn what the established tool silently accepts into warnings.
+        allow_crimes: permit models of different architectures.
+        allow_nonfinite: store and count infinities and NaN instead of stopping.
+        overwrite: replace the model that `out` holds.
+        copy_tokenizer: take tokenizer and chat template over from the base, or the first model.
+        write_model_card: write README.md.
+        on_progress: called now and then while weights are merged.
+
+    Raises:
+        RecipeError: recipe or output folder cannot work.
+        FormatError, ShapeError, DTypeError: a checkpoint cannot be read or merged.
+        NonFiniteError: a result is infinite or NaN (unless `allow_nonfinite`).
+        BackendError: the backend that was asked for is not available.
+        ResourceError: disk or memory ran out.
+    """
+    planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
+    schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    # Before an old model is touched: a backend that cannot run must cost nothing.
+    resolve_backend(backend)
+    preparation = prepare(schedule, Path(out), overwrite=overwrite)
+    execution = execute(
+        schedule, preparation.folder, backend=backend, allow_nonfinite=allow_nonfinite, on_progress=on_progress
+    )
+    settings = {
+        "backend": backend,
+        "threads": schedule.resources.threads,
+        "memory": schedule.resources.memory,
+        "shard_size": shard_size,
+        "lenient": lenient,
+        "allow_crimes": allow_crimes,
+        "allow_nonfinite": allow_nonfinite,
+    }
+    return finish(
+        schedule,
+        preparation,
+        execution,
+        settings=settings,
+        copy_tokenizer=copy_tokenizer,
+        write_model_card=write_model_card,
+    )

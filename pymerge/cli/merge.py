@@ -1,0 +1,91 @@
+"""pymerge merge RECIPE OUT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pymerge.cli import options
+from pymerge.cli.console import Format, note, print_json
+from pymerge.cli.plan import plan
+from pymerge.cli.progress import show_progress
+from pymerge.cli.quantities import format_bytes, format_count
+
+if TYPE_CHECKING:
+    from pymerge.output.report import MergeReport
+
+
+@options.accept_peer_options
+def merge(
+    recipe: options.recipe,
+    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+    backend: options.backend = options.Backend.AUTO,
+    threads: options.threads = None,
+    memory: options.memory = None,
+    seed: options.seed = 0,
+    shard_size: options.shard_size = "5B",  # type: ignore[assignment]
+    dry_run: options.dry_run = False,
+    lenient: options.lenient = False,
+    overwrite: options.overwrite = False,
+    allow_crimes: options.allow_crimes = False,
+    allow_nonfinite: options.allow_nonfinite = False,
+    copy_tokenizer: options.copy_tokenizer = True,
+    write_model_card: options.write_model_card = True,
+    answer: options.answer = Format.HUMAN,
+    quiet: options.quiet = False,
+    verbose: options.verbose = False,
+    device: options.device = None,
+    cuda: options.cuda = False,
+    gpu_rich: options.gpu_rich = False,
+) -> None:
+    """Merge the models that RECIPE names into a new model in OUT."""
+    answer = Format.QUIET if quiet else answer
+    chosen = options.choose_backend(backend, device, cuda or gpu_rich)
+    if dry_run:
+        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, answer=answer)
+        return
+    from pymerge import api
+
+    with show_progress(visible=answer is Format.HUMAN) as on_progress:
+        report = api.merge(
+            recipe,
+            out,
+            backend=chosen,
+            threads=threads,
+            memory=memory,
+            seed=seed,
+            shard_size=shard_size,
+            lenient=lenient,
+            allow_crimes=allow_crimes,
+            allow_nonfinite=allow_nonfinite,
+            overwrite=overwrite,
+            copy_tokenizer=copy_tokenizer,
+            write_model_card=write_model_card,
+            on_progress=on_progress,
+        )
+    for warning in report.warnings if answer is not Format.QUIET else ():
+        note(f"warning: {warning}")
+    if answer is Format.JSON:
+        print_json(report.to_json())
+    elif answer is Format.HUMAN:
+        _summarize(report)
+        print(report.folder)
+
+
+def _summarize(report: MergeReport) -> None:
+    done = report.execution
+    seconds = max(done.seconds, 1e-9)
+    note(
+        f"{report.method}: {format_count(report.tensors, 'tensor')} ({report.copied:,} copied), "
+        f"{format_bytes(report.size)} in {format_count(len(report.shards), 'file')}"
+    )
+    note(
+        f"{done.seconds:.1f} s ({done.cpu_seconds:.1f} s of CPU), "
+        f"read {format_bytes(done.read / seconds)}/s, written {format_bytes(done.written / seconds)}/s, "
+        f"bound by {done.limit}; peak memory {format_bytes(done.peak_anonymous)} "
+        f"({format_bytes(done.peak_resident)} with mapped files)"
+    )
+    for tensor, count in done.nonfinite.items():
+        note(f"warning: {tensor}: {format_count(count, 'value')} not finite")

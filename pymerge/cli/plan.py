@@ -1,0 +1,70 @@
+"""pymerge plan RECIPE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pymerge.cli import options
+from pymerge.cli.console import Format, note, print_facts, print_json, print_table
+from pymerge.cli.quantities import format_bytes
+
+
+def plan(
+    recipe: options.recipe,
+    out: Annotated[Path, typer.Option("--out", help="Where the merge would go; its disk is looked at.")] = Path(),
+    threads: options.threads = None,
+    memory: options.memory = None,
+    seed: options.seed = 0,
+    shard_size: options.shard_size = "5B",  # type: ignore[assignment]
+    lenient: options.lenient = False,
+    allow_crimes: options.allow_crimes = False,
+    tensors: options.tensors = False,
+    answer: options.answer = Format.HUMAN,
+    verbose: options.verbose = False,
+) -> None:
+    """Check RECIPE and say what its merge would read, write and need. No weight is read."""
+    from pymerge import api
+    from pymerge.output.forecast import describe_tasks, forecast
+    from pymerge.schedule import make_schedule
+
+    planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
+    schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    facts = forecast(schedule, out)
+    if answer is Format.JSON:
+        print_json({**facts, "tensors": describe_tasks(planned)} if tensors else facts)
+        return
+    for warning in facts["warnings"]:
+        note(f"warning: {warning}")
+    if answer is Format.QUIET:
+        return
+    print_facts(_phrase(facts))
+    if tensors:
+        print()
+        rows = ((task["name"], task["dtype"], task["shape"], _join(task)) for task in describe_tasks(planned))
+        print_table(("tensor", "dtype", "shape", "from"), rows)
+
+
+def _phrase(facts: dict[str, Any]) -> dict[str, str]:
+    room = "" if facts["needed"] <= facts["free"] else "; NOT ENOUGH"
+    return {
+        "method": facts["method"],
+        "models": ", ".join(facts["models"]),
+        "layers": str(facts["layers"]),
+        "tensors": f"{facts['merged']:,} merged, {facts['copied']:,} copied",
+        "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
+        "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x safetensors",
+        "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",
+        "disk": f"{format_bytes(facts['needed'])} needed, {format_bytes(facts['free'])} free{room}",
+    }
+
+
+def _join(task: dict[str, Any]) -> str:
+    sources = ", ".join(
+        " ".join([source["model"], *(f"{name}={value}" for name, value in source["parameters"].items())])
+        for source in task["sources"]
+    )
+    values = " ".join(f"{name}={value}" for name, value in task["parameters"].items())
+    return f"{values} | {sources}" if values else sources

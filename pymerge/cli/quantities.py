@@ -1,0 +1,52 @@
+"""Sizes as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["format_bytes", "format_count", "parse_memory", "parse_shard_size"]
+
+# The field's shard sizes: bare powers of 1000, where "B" is a billion.
+_POWERS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
+_UNITS = {f"{prefix}i": 1 << (10 * power) for power, prefix in enumerate("kmgt", start=1)} | {
+    prefix: 1000**power for power, prefix in enumerate("kmgt", start=1)
+}
+
+
+def parse_shard_size(text: str) -> int:
+    """Bytes from `5000000000`, `500M`, `5B` or `5GB`; 0 means one file.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    found = re.fullmatch(r"(\d+)(?:([kmbgt]?)|([kmgt])b)", text.strip().lower())
+    if not found:
+        raise ValueError(f"{text!r} is not a shard size; write bytes with k, M or B (billion), such as 5B or 500M")
+    return int(found[1]) * _POWERS[found[2] or found[3] or ""]
+
+
+def parse_memory(text: str) -> int:
+    """Bytes from `2GiB`, `1.5 GB`, `800M` or a plain number.
+
+    Raises:
+        ValueError: it is none of these, or nothing.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text.strip().lower())
+    size = int(float(found[1]) * _UNITS.get(found[2] or "", 1)) if found else 0
+    if size <= 0:
+        raise ValueError(f"{text!r} is not an amount of memory; write such as 2GiB, 500MB or bytes")
+    return size
+
+
+def format_bytes(size: float) -> str:
+    """`1.23 GB`: three significant digits, powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} PB"
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 tensor`, `1,450 tensors`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

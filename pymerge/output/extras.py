@@ -1,0 +1,53 @@
+"""The files beside the weights that a model needs to be used: tokenizer, templates, processors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pymerge.output.files import copy_file
+
+__all__ = ["copy_extras", "find_tokenizer_files"]
+
+ALWAYS = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "normalizer.json",
+)
+TOKENIZER = (
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+TEMPLATE_FOLDER = "additional_chat_templates"
+
+
+def copy_extras(donor: Path, folder: Path, *, tokenizer: bool) -> tuple[str, ...]:
+    """Copy what `donor` has of the files above; returns the names, relative to the folder.
+
+    Args:
+        tokenizer: also the tokenizer's files and the chat templates.
+    """
+    names = [name for name in ALWAYS if (donor / name).is_file()]
+    if tokenizer:
+        names += find_tokenizer_files(donor)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        copy_file(donor / name, folder / name)
+    return tuple(names)
+
+
+def find_tokenizer_files(donor: Path) -> list[str]:
+    """Names of the tokenizer files that `donor` has, in a fixed order."""
+    templates = sorted((donor / TEMPLATE_FOLDER).glob("*.jinja"))
+    return [name for name in TOKENIZER if (donor / name).is_file()] + [
+        f"{TEMPLATE_FOLDER}/{path.name}" for path in templates
+    ]

@@ -1,0 +1,71 @@
+"""Small files that appear whole or not at all: temporary name, sync, rename."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pymerge.errors import ResourceError
+
+__all__ = ["copy_file", "sync_folder", "write_json", "write_text"]
+
+_CHUNK = 1 << 20
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8, durably and atomically.
+
+    Raises:
+        ResourceError: the disk is full or the folder refuses.
+    """
+    _write(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` the way the field writes its configs: two spaces, UTF-8, one newline at the end."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=dict) + "\n")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file's bytes (not its mode: the user's umask decides), durably and atomically."""
+
+    def copy(file: BinaryIO) -> None:
+        with source.open("rb") as original:
+            while chunk := original.read(_CHUNK):
+                file.write(chunk)
+
+    _write(path, copy)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in `folder` durable, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
+    # Not tempfile: it makes files that nobody but their owner may read.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        try:
+            with temporary.open("xb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,82 @@
+"""What a merge will read, write and need, told before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pymerge.plan.costs import count_costs
+from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.schedule.values import Schedule
+
+__all__ = ["describe_tasks", "forecast"]
+
+
+def forecast(schedule: Schedule, folder: Path) -> dict[str, Any]:
+    """The plan in numbers, as plain values; sizes in bytes.
+
+    Args:
+        folder: where the output would go; it need not exist.
+    """
+    plan = schedule.plan
+    costs = count_costs(plan)
+    return {
+        "method": plan.method.name,
+        "models": [str(model.ref) for model in plan.models],
+        "donor": str(plan.models[plan.donor].ref),
+        "layers": plan.layers,
+        "merged": costs.merged,
+        "copied": costs.copied,
+        "passes": costs.passes,
+        "read": costs.read,
+        "written": costs.written,
+        "shards": len(schedule.shards),
+        "threads": schedule.resources.threads,
+        "memory": schedule.resources.memory,
+        "needed": sum(shard.size for shard in schedule.shards),
+        "free": shutil.disk_usage(_find_existing(folder)).free,
+        "warnings": [str(problem) for problem in plan.warnings],
+    }
+
+
+def describe_tasks(plan: MergePlan) -> list[dict[str, Any]]:
+    """Every output tensor with its sources and resolved parameters, as plain values."""
+    return [_describe(task) for task in plan.tasks]
+
+
+def _describe(task: TensorTask) -> dict[str, Any]:
+    inputs = task.inputs
+    return {
+        "name": task.name,
+        "shape": list(task.shape),
+        "dtype": task.dtype.name,
+        "compute": task.compute.name,
+        "copy": inputs is None,
+        "parameters": {} if inputs is None else _drop_unset(inputs.values),
+        "sources": [
+            {
+                "model": label,
+                "tensor": source.name,
+                "base": inputs is not None and position == inputs.base,
+                "parameters": _select_parameters(task, position),
+            }
+            for position, (label, source) in enumerate(zip(task.labels, task.sources, strict=True))
+        ],
+    }
+
+
+def _select_parameters(task: TensorTask, position: int) -> dict[str, Any]:
+    if task.inputs is None or position not in task.inputs.models:
+        return {}
+    index = task.inputs.models.index(position)
+    return _drop_unset({name: values[index] for name, values in task.inputs.per_model.items()})
+
+
+def _drop_unset(values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _find_existing(folder: Path) -> Path:
+    folder = folder.absolute()
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -1,0 +1,58 @@
+"""What a model on disk holds, from its headers and its config.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pymerge.checkpoint import Checkpoint, infer_architecture, open_checkpoint
+from pymerge.checkpoint.header import read_tensors
+from pymerge.config.values import ModelRef
+
+__all__ = ["take_inventory"]
+
+
+def take_inventory(model: str) -> dict[str, Any]:
+    """Describe a model folder or one safetensors file, as plain values; sizes in bytes.
+
+    Raises:
+        RecipeError: there is no such model.
+        FormatError: a header is damaged.
+    """
+    path = Path(model).expanduser()
+    checkpoint = _open_file(path) if path.is_file() else open_checkpoint(ModelRef(model))
+    tensors = sorted(checkpoint.tensors.values(), key=lambda tensor: tensor.name)
+    architecture = infer_architecture(checkpoint)
+    return {
+        "model": model,
+        "architecture": architecture.label,
+        "layers": {stack.prefix: stack.count for stack in architecture.stacks},
+        "count": len(tensors),
+        "dtypes": dict(Counter(tensor.dtype.name for tensor in tensors)),
+        "parameters": sum(tensor.count for tensor in tensors),
+        "nbytes": sum(tensor.nbytes for tensor in tensors),
+        "files": len(checkpoint.files),
+        "tensors": [
+            {
+                "name": tensor.name,
+                "dtype": tensor.dtype.name,
+                "shape": list(tensor.shape),
+                "nbytes": tensor.nbytes,
+                "file": Path(tensor.path).name,
+                "offset": tensor.offset,
+            }
+            for tensor in tensors
+        ],
+    }
+
+
+def _open_file(path: Path) -> Checkpoint:
+    stat = path.stat()
+    return Checkpoint(
+        ref=ModelRef(str(path)),
+        folder=path.parent,
+        tensors=read_tensors(path),
+        config={},
+        files=((path, stat.st_size, stat.st_mtime_ns),),
+    )

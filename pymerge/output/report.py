@@ -1,0 +1,68 @@
+"""What a merge gives back: where the model is, what it took, what the user should know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pymerge.execute.values import ExecutionReport
+from pymerge.plan.costs import count_costs
+from pymerge.schedule.values import Schedule
+
+__all__ = ["MergeReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeReport:
+    """A finished merge.
+
+    Attributes:
+        method: the merge method's name.
+        tensors: how many output tensors there are; `copied` of them kept a source's bytes.
+        shards: names of the weight files; `size` is the bytes of all of them.
+        extras: files taken over from the donor model.
+        warnings: what was tolerated, one sentence each.
+        execution: time, bytes, memory.
+    """
+
+    folder: Path
+    method: str
+    tensors: int
+    copied: int
+    layers: int
+    shards: tuple[str, ...]
+    size: int
+    extras: tuple[str, ...]
+    warnings: tuple[str, ...]
+    execution: ExecutionReport
+
+    @classmethod
+    def collect(
+        cls, schedule: Schedule, folder: Path, execution: ExecutionReport, extras: tuple[str, ...]
+    ) -> MergeReport:
+        """Put together what the stages know."""
+        plan = schedule.plan
+        return cls(
+            folder=folder,
+            method=plan.method.name,
+            tensors=len(plan.tasks),
+            copied=count_costs(plan).copied,
+            layers=plan.layers,
+            shards=tuple(shard.name for shard in schedule.shards),
+            size=sum(shard.size for shard in schedule.shards),
+            extras=extras,
+            warnings=tuple(str(problem) for problem in plan.warnings),
+            execution=execution,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values, for `--format json`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**values, "folder": str(self.folder), "execution": describe_execution(self.execution)}
+
+
+def describe_execution(execution: ExecutionReport) -> dict[str, Any]:
+    """An execution report as plain values."""
+    values = {field.name: getattr(execution, field.name) for field in fields(execution)}
+    return {**values, "nonfinite": dict(execution.nonfinite)}

@@ -1,0 +1,108 @@
+"""Every way out of the program is a message for people and an exit code for scripts."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from pymerge import api, cli
+from pymerge.cli import app
+from pymerge.errors import (
+    BackendError,
+    DTypeError,
+    FormatError,
+    InternalError,
+    Location,
+    NonFiniteError,
+    Problem,
+    PymergeError,
+    RecipeError,
+    ResourceError,
+    ShapeError,
+)
+
+COMMAND = ["merge", "recipe.yml", "out"]
+
+
+def run_failing(monkeypatch: pytest.MonkeyPatch, error: BaseException, *options: str) -> tuple[int, str]:
+    """Exit code and stderr of a merge that raises `error`."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(api, "merge", fail)
+    result = CliRunner().invoke(app, [*COMMAND, *options])
+    return result.exit_code, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (RecipeError, 2),
+        (FormatError, 3),
+        (ShapeError, 3),
+        (DTypeError, 3),
+        (NonFiniteError, 3),
+        (BackendError, 4),
+        (ResourceError, 5),
+    ],
+)
+def test_each_error_has_its_exit_code_and_only_its_message(
+    monkeypatch: pytest.MonkeyPatch, kind: type[PymergeError], code: int
+) -> None:
+    assert run_failing(monkeypatch, kind("what, where, what to do")) == (code, "error: what, where, what to do\n")
+
+
+def test_all_problems_of_a_recipe_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    problems = [Problem("first", Location("r.yml", 3, 5)), Problem("second", hint="try this")]
+    assert run_failing(monkeypatch, RecipeError(problems)) == (
+        2,
+        "error: 2 problems:\n  r.yml:3:5: first\n  second (try this)\n",
+    )
+
+
+def test_an_internal_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run_failing(monkeypatch, InternalError("tile 7 is lost"))
+    assert code == 70
+    assert "internal error: tile 7 is lost" in text
+    assert "Traceback" not in text
+
+
+def test_any_other_exception_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 70
+    assert "KeyError: 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("environment", "options"), [({"PYMERGE_TRACEBACK": "1"}, []), ({}, ["--verbose"])])
+def test_a_traceback_is_printed_on_request(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], options: list[str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    code, text = run_failing(monkeypatch, FormatError("damaged"), *options)
+    assert code == 3
+    assert "Traceback" in text
+
+
+def test_an_interrupt_is_130_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run_failing(monkeypatch, KeyboardInterrupt())
+    assert code == 130
+    assert text.startswith("error: interrupted")
+
+
+def test_running_out_of_memory_names_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, text = run_failing(monkeypatch, MemoryError())
+    assert code == 5
+    assert "--memory" in text
+
+
+def test_a_wrong_option_is_usage() -> None:
+    result = CliRunner().invoke(app, [*COMMAND, "--nonsense"])
+    assert result.exit_code == 2
+    assert "--nonsense" in result.stderr

@@ -1,0 +1,50 @@
+"""What must not be loaded before it is needed: start-up stays short, torch stays optional."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "triton", "transformers", "numpy", "rich", "jinja2", "yaml", "typer"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level packages that a fresh interpreter has loaded after `code`."""
+    script = f"{code}\nimport sys; print('LOADED', *{{name.split('.')[0] for name in sys.modules}})"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    return set(answer.rsplit("LOADED", 1)[1].split())
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    assert not loaded_by("import pymerge") & HEAVY
+
+
+@pytest.mark.parametrize("command", ["methods", "methods ties", "--version", "merge --help"])
+def test_a_small_command_loads_neither_arrays_nor_rich(command: str) -> None:
+    code = f"from pymerge.cli import app\ntry: app({command.split()!r})\nexcept SystemExit as end: assert not end.code"
+    assert not loaded_by(code) & (HEAVY - {"typer", "yaml"})
+
+
+def test_the_api_needs_no_torch() -> None:
+    assert not loaded_by("import pymerge; pymerge.merge, pymerge.plan") & {"torch", "transformers", "rich", "typer"}
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import pymerge
+
+    with pytest.raises(AttributeError, match="nonsense"):
+        pymerge.nonsense  # noqa: B018
+
+
+def test_every_public_name_is_there() -> None:
+    import pymerge
+
+    for name in pymerge.__all__:
+        assert getattr(pymerge, name) is not None
+
+
+def test_plan_is_a_function_whatever_was_imported_before() -> None:
+    loaded_by("import pymerge.plan.values, pymerge; assert pymerge.plan.__module__ == 'pymerge.api'")
+    loaded_by("from pymerge import merge, plan; from pymerge.plan import make_plan; assert callable(plan)")

@@ -1,0 +1,157 @@
+"""The output folder: refusals before a merge, order and completeness after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from output.schedules import EXECUTION, RECIPE, make_model, make_schedule
+
+from pymerge.errors import RecipeError, ResourceError
+from pymerge.output import finish, prepare
+from pymerge.output import folder as stage
+
+
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b"
+    prepare(make_schedule(make_model(tmp_path / "m")), out)
+    assert out.is_dir()
+
+
+def test_an_empty_folder_is_accepted(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    assert prepare(make_schedule(make_model(tmp_path / "m")), out).stale == ()
+
+
+def test_a_folder_with_something_in_it_is_refused_by_name(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").touch()
+    with pytest.raises(RecipeError, match=r"not empty.*thesis\.txt.*--overwrite"):
+        prepare(make_schedule(make_model(tmp_path / "m")), out)
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch()
+    with pytest.raises(RecipeError, match="is a file"):
+        prepare(make_schedule(make_model(tmp_path / "m")), out)
+
+
+def test_overwriting_an_input_is_refused(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    link = tmp_path / "link"
+    link.symlink_to(model.folder)
+    with pytest.raises(RecipeError, match="is the folder of model"):
+        prepare(make_schedule(model), link, overwrite=True)
+    assert (model.folder / "model.safetensors").exists()
+
+
+def test_overwrite_takes_index_and_config_away_first_and_shards_last(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    weights = [".model-00002-of-00009.safetensors.partial", "model-00001-of-00009.safetensors"]
+    for name in ("config.json", "model.safetensors.index.json", "mine.txt", *weights):
+        (out / name).write_text("old")
+    schedule = make_schedule(make_model(tmp_path / "m"))
+    preparation = prepare(schedule, out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == sorted(["mine.txt", *weights])
+    (out / "model.safetensors").touch()
+    finish(schedule, preparation, EXECUTION, settings={})
+    assert not any((out / name).exists() for name in weights)
+    assert (out / "mine.txt").read_text() == "old"
+
+
+def test_a_disk_that_is_too_small_is_refused_with_the_bytes_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: Usage(free=1000))
+    with pytest.raises(ResourceError, match=r"writes 4,000 bytes.*1,000 free.*3,000 more"):
+        prepare(make_schedule(make_model(tmp_path / "m"), make_model(tmp_path / "n"), nbytes=4000), tmp_path / "out")
+
+
+class Usage:
+    """What shutil.disk_usage answers."""
+
+    def __init__(self, free: int) -> None:
+        self.free = free
+
+
+def complete(tmp_path: Path, *, shards: int = 1, tokenizer: bool = True, card: bool = True) -> Path:
+    """A finished folder whose shards are empty files."""
+    model = make_model(tmp_path / "m", tokenizer__json="T", generation_config__json="G")
+    schedule = make_schedule(model, make_model(tmp_path / "n"), shards=shards)
+    preparation = prepare(schedule, tmp_path / "out")
+    for shard in schedule.shards:
+        (tmp_path / "out" / shard.name).touch()
+    finish(
+        schedule, preparation, EXECUTION, settings={"backend": "cpu"}, copy_tokenizer=tokenizer, write_model_card=card
+    )
+    return tmp_path / "out"
+
+
+def test_one_shard_needs_no_index(tmp_path: Path) -> None:
+    assert not (complete(tmp_path) / "model.safetensors.index.json").exists()
+
+
+def test_the_index_names_the_shard_of_every_tensor(tmp_path: Path) -> None:
+    index = json.loads((complete(tmp_path, shards=2) / "model.safetensors.index.json").read_text())
+    assert index == {
+        "metadata": {"total_size": 32},
+        "weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"},
+    }
+
+
+def test_the_config_is_the_plans(tmp_path: Path) -> None:
+    config = json.loads((complete(tmp_path) / "config.json").read_text())
+    assert config == {"architectures": ["LlamaForCausalLM"], "torch_dtype": "float32"}
+
+
+def test_the_recipe_is_kept_verbatim(tmp_path: Path) -> None:
+    assert (complete(tmp_path) / "mergekit_config.yml").read_text() == RECIPE
+
+
+def test_the_config_is_the_last_file_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    original = stage.write_json
+    monkeypatch.setattr(stage, "write_json", lambda path, value: (written.append(path.name), original(path, value)))
+    complete(tmp_path, shards=2)
+    assert written == ["pymerge_manifest.json", "model.safetensors.index.json", "config.json"]
+
+
+def test_without_the_tokenizer_the_generation_config_still_comes(tmp_path: Path) -> None:
+    out = complete(tmp_path, tokenizer=False)
+    assert not (out / "tokenizer.json").exists()
+    assert (out / "generation_config.json").read_text() == "G"
+
+
+def test_the_model_card_can_be_left_out(tmp_path: Path) -> None:
+    assert not (complete(tmp_path, card=False) / "README.md").exists()
+
+
+def test_the_manifest_tells_inputs_and_settings_and_no_absolute_path(tmp_path: Path) -> None:
+    text = (complete(tmp_path) / "pymerge_manifest.json").read_text()
+    manifest = json.loads(text)
+    assert manifest["settings"] == {"backend": "cpu"}
+    assert manifest["seed"] == 7
+    entry = manifest["inputs"][0]["files"][0]
+    assert (entry["name"], entry["size"], len(entry["header_blake2b"])) == ("model.safetensors", 48, 32)
+
+
+def test_nothing_temporary_is_left(tmp_path: Path) -> None:
+    assert not [path.name for path in complete(tmp_path).iterdir() if "partial" in path.name]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_files_get_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        out = complete(tmp_path)
+    finally:
+        os.umask(before)
+    for name in ("config.json", "tokenizer.json", "README.md"):
+        assert stat.S_IMODE((out / name).stat().st_mode) == 0o666 & ~umask
