@@ -7,12 +7,18 @@ other skip fails the run.
 from __future__ import annotations
 
 import os
+import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+_ROOT = Path(__file__).resolve().parent.parent
 
 
 def _has_cuda() -> bool:
@@ -25,10 +31,33 @@ def _has_isa(level: str) -> bool:
     return dict(_core.isa_levels()).get(level, False)
 
 
+def find_compiler() -> str | None:
+    """The C++ compiler that CMake would take."""
+    return next(
+        (path for name in (os.environ.get("CXX", "c++"), "g++", "clang++") if (path := shutil.which(name))), None
+    )
+
+
+@cache
+def can_mount() -> bool:
+    """Whether this process may mount file systems; a container's root often may not."""
+    with TemporaryDirectory() as folder:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+        if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+            return False
+        subprocess.run(["umount", folder], check=True)
+        return True
+
+
 #: How a reason begins -> whether it holds on this machine.
 EXCUSES: dict[str, Callable[[], bool]] = {
     "needs a CUDA device": lambda: not _has_cuda(),
     "needs root": lambda: not hasattr(os, "geteuid") or os.geteuid() != 0,
+    "needs the right to mount": lambda: not can_mount(),
+    "needs a C++ compiler": lambda: find_compiler() is None,
+    "needs a build tree": lambda: not any(_ROOT.glob("build/*/CMakeFiles")),
+    "needs nm": lambda: shutil.which("nm") is None,
+    "needs x86-64": lambda: platform.machine() not in ("x86_64", "AMD64"),
     "needs Linux": lambda: not sys.platform.startswith("linux"),
     "needs ISA v2": lambda: not _has_isa("v2"),
     "needs ISA v3": lambda: not _has_isa("v3"),

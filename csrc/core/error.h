@@ -32,7 +32,9 @@ class Error : public std::exception {
   std::string text_;
 };
 
-// A ResourceError (disk or memory) or FormatError for a failed system call, with errno's text.
-[[noreturn]] void throw_errno(const std::string& what, const std::string& path, int number);
+// A ResourceError (disk or memory) for a failed system call, with errno's text; if the file is not
+// there, `missing` says whose fault that is.
+[[noreturn]] void throw_errno(const std::string& what, const std::string& path, int number,
+                              ErrorCode missing = ErrorCode::kFormat);
 
 }  // namespace pymerge

@@ -1,5 +1,6 @@
 #include "io/json_reader.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 
@@ -28,6 +29,28 @@ void append_utf8(std::string& out, std::uint32_t code) {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 
+// -?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?
+bool is_number(std::string_view text) {
+  const auto accept = [&](std::string_view any) {
+    if (text.empty() || any.find(text[0]) == std::string_view::npos) return false;
+    text.remove_prefix(1);
+    return true;
+  };
+  const auto digits = [&] {
+    const std::size_t before = text.size();
+    while (!text.empty() && is_digit(text[0])) text.remove_prefix(1);
+    return before != text.size();
+  };
+  accept("-");
+  if (!accept("0") && !digits()) return false;
+  if (accept(".") && !digits()) return false;
+  if (accept("eE")) {
+    accept("+-");
+    if (!digits()) return false;
+  }
+  return text.empty();
+}
+
 }  // namespace
 
 JsonReader::JsonReader(std::string_view text, std::string path, std::int64_t origin)
@@ -39,8 +62,8 @@ void JsonReader::fail(const std::string& message) const {
 }
 
 void JsonReader::skip_space() {
-  while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' ||
-                                text_[at_] == '\t')) {
+  while (at_ < text_.size() &&
+         (text_[at_] == ' ' || text_[at_] == '\n' || text_[at_] == '\r' || text_[at_] == '\t')) {
     ++at_;
   }
 }
@@ -158,11 +181,18 @@ void JsonReader::skip_value(int depth) {
     } while (accept(','));
     expect(close);
   } else {
-    constexpr std::string_view kAtom = "+-.0123456789aeEflnrstu";  // numbers, true, false, null
-    const std::size_t start = at_;
-    while (at_ < text_.size() && kAtom.find(text_[at_]) != std::string_view::npos) ++at_;
-    if (at_ == start) fail("expected a value");
+    skip_atom();
   }
+}
+
+void JsonReader::skip_atom() {
+  constexpr std::string_view kSymbols = "+-.0123456789aeEflnrstu";
+  const std::size_t end = std::min(text_.find_first_not_of(kSymbols, at_), text_.size());
+  const std::string_view atom = text_.substr(at_, end - at_);
+  if (atom != "true" && atom != "false" && atom != "null" && !is_number(atom)) {
+    fail("expected a value");
+  }
+  at_ = end;
 }
 
 bool valid_utf8(std::string_view text) {

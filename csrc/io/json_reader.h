@@ -10,7 +10,8 @@ namespace pymerge {
 
 class JsonReader {
  public:
-  // `text` must be valid UTF-8 (see valid_utf8); `path` is for messages; `origin` is added to offsets.
+  // `text` must be valid UTF-8 (see valid_utf8); `path` is for messages; `origin` is added to
+  // offsets.
   JsonReader(std::string_view text, std::string path, std::int64_t origin);
 
   // Consumes `symbol` (after white space); error if something else stands there.
@@ -30,6 +31,7 @@ class JsonReader {
  private:
   void skip_space();
   char peek();
+  void skip_atom();
   void append_escape(std::string& out);
   std::uint32_t read_hex4();
 

@@ -24,7 +24,7 @@ std::int64_t page_size() {
 MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
   const int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw_errno("cannot open", path_, errno);
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
     const int number = S_ISREG(status.st_mode) ? errno : EISDIR;
     close(fd);
@@ -54,9 +54,9 @@ void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
 }
 
 void MappedFile::done_with(std::int64_t offset, std::int64_t length) const {
-  // Outward to whole fault-around windows: touching a page maps its neighbours in the window too,
+  // Outward to whole fault-around windows: touching a page maps its neighbors in the window too,
   // and those of a run's edges would otherwise stay for good (250 MB of a 2.2 GB file in 512 KiB
-  // runs). A neighbour that is still being read is simply mapped again from the page cache.
+  // runs). A neighbor that is still being read is simply mapped again from the page cache.
   constexpr std::int64_t kFaultAround = 64 * 1024;
   const std::int64_t begin = offset / kFaultAround * kFaultAround;
   const std::int64_t end =

@@ -1,4 +1,5 @@
-// A read-only mapping of a whole file, and hints to the kernel about what is needed and what is not.
+// A read-only mapping of a whole file, and hints to the kernel about what is needed and what is
+// not.
 #pragma once
 
 #include <cstddef>

@@ -22,6 +22,21 @@ namespace {
 
 constexpr std::int64_t kBufferedWrite = 1 << 20;  // bytes a call; larger is no faster (measured)
 
+// Whatever fails about an output is the fault of its disk or folder, never of a model.
+[[noreturn]] void fail(const std::string& what, const std::string& path, int number) {
+  throw_errno(what, path, number, ErrorCode::kResource);
+}
+
+// A signal may interrupt any of these calls on some file systems.
+template <typename Call>
+auto retry(const Call& call) {
+  decltype(call()) result;
+  do {
+    result = call();
+  } while (result < 0 && errno == EINTR);
+  return result;
+}
+
 std::int64_t round_up(std::int64_t size) {
   const auto page = static_cast<std::int64_t>(kPage);
   return (size + page - 1) / page * page;
@@ -33,11 +48,11 @@ OutputFile::OutputFile(std::string path, std::int64_t size, bool want_direct)
     : path_(std::move(path)), size_(size) {
   constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
   if (want_direct && O_DIRECT != 0) {
-    fd_ = open(path_.c_str(), kFlags | O_DIRECT, 0666);
+    fd_ = retry([&] { return open(path_.c_str(), kFlags | O_DIRECT, 0666); });
     direct_ = fd_ >= 0;
   }
-  if (fd_ < 0) fd_ = open(path_.c_str(), kFlags, 0666);
-  if (fd_ < 0) throw_errno("cannot create", path_, errno);
+  if (fd_ < 0) fd_ = retry([&] { return open(path_.c_str(), kFlags, 0666); });
+  if (fd_ < 0) fail("cannot create", path_, errno);
   try {
     reserve();
   } catch (...) {
@@ -53,30 +68,30 @@ OutputFile::~OutputFile() {
 
 void OutputFile::reserve() {
 #ifdef __linux__
-  if (size_ > 0 && fallocate(fd_, 0, 0, round_up(size_)) == 0) return;
+  if (size_ > 0 && retry([&] { return fallocate(fd_, 0, 0, round_up(size_)); }) == 0) return;
   if (size_ > 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
-    throw_errno("cannot reserve " + std::to_string(size_) + " bytes", path_, errno);
+    fail("cannot reserve " + std::to_string(size_) + " bytes", path_, errno);
   }
 #endif
-  if (ftruncate(fd_, size_) != 0) throw_errno("cannot size", path_, errno);
+  if (retry([&] { return ftruncate(fd_, size_); }) != 0) fail("cannot size", path_, errno);
 }
 
 void OutputFile::write(const std::byte* data, std::int64_t length, std::int64_t offset) {
   while (length > 0) {
     const bool direct = direct_;
     const std::int64_t chunk = direct ? round_up(length) : std::min(length, kBufferedWrite);
-    const ssize_t put = pwrite(fd_, data, static_cast<std::size_t>(chunk), offset);
-    if (put < 0 && errno == EINTR) continue;
+    const ssize_t put =
+        retry([&] { return pwrite(fd_, data, static_cast<std::size_t>(chunk), offset); });
     if (put < 0 && errno == EINVAL && direct) {
       // Opened with O_DIRECT but refused at the write (some FUSE and network file systems).
       direct_ = false;
-      if (fcntl(fd_, F_SETFL, 0) != 0) throw_errno("cannot write", path_, errno);
+      if (fcntl(fd_, F_SETFL, 0) != 0) fail("cannot write", path_, errno);
       continue;
     }
-    if (put < 0) throw_errno("cannot write", path_, errno);
+    if (put < 0) fail("cannot write", path_, errno);
     if (direct && put % static_cast<std::int64_t>(kPage) != 0) {
       direct_ = false;  // cut short in the middle of a page: the rest goes the plain way
-      if (fcntl(fd_, F_SETFL, 0) != 0) throw_errno("cannot write", path_, errno);
+      if (fcntl(fd_, F_SETFL, 0) != 0) fail("cannot write", path_, errno);
     }
     data += put;
     offset += put;
@@ -85,23 +100,23 @@ void OutputFile::write(const std::byte* data, std::int64_t length, std::int64_t 
 }
 
 void OutputFile::finish(const std::string& final_path) {
-  if (ftruncate(fd_, size_) != 0) throw_errno("cannot size", path_, errno);
-  if (fsync(fd_) != 0) throw_errno("cannot sync", path_, errno);
+  if (retry([&] { return ftruncate(fd_, size_); }) != 0) fail("cannot size", path_, errno);
+  if (retry([&] { return fsync(fd_); }) != 0) fail("cannot sync", path_, errno);
   const int fd = std::exchange(fd_, -1);
-  if (close(fd) != 0) throw_errno("cannot close", path_, errno);
+  if (close(fd) != 0) fail("cannot close", path_, errno);
   if (rename(path_.c_str(), final_path.c_str()) != 0) {
-    throw_errno("cannot rename to " + final_path, path_, errno);
+    fail("cannot rename to " + final_path, path_, errno);
   }
 }
 
 void sync_folder(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw_errno("cannot open", path, errno);
-  const int result = fsync(fd);
+  const int fd = retry([&] { return open(path.c_str(), O_RDONLY | O_CLOEXEC); });
+  if (fd < 0) fail("cannot open", path, errno);
+  const int result = retry([&] { return fsync(fd); });
   const int number = errno;
   close(fd);
   // Some file systems cannot sync a folder and say so; the rename itself has worked.
-  if (result != 0 && number != EINVAL && number != ENOTSUP) throw_errno("cannot sync", path, number);
+  if (result != 0 && number != EINVAL && number != ENOTSUP) fail("cannot sync", path, number);
 }
 
 bool probe_direct_io(const std::string& folder, std::string& why) {

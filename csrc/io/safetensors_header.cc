@@ -69,11 +69,13 @@ std::vector<std::int64_t> read_integers(JsonReader& json) {
   return values;
 }
 
-void read_metadata(JsonReader& json, SafetensorsHeader& header) {
+void read_metadata(JsonReader& json, const std::string& path, SafetensorsHeader& header) {
+  std::unordered_set<std::string> seen;
   json.expect('{');
   if (json.accept('}')) return;
   do {
     std::string key = json.read_string();
+    if (!seen.insert(key).second) fail(path, "\"" + key + "\" is given twice in __metadata__");
     json.expect(':');
     header.metadata.emplace_back(std::move(key), json.read_string());
   } while (json.accept(','));
@@ -119,10 +121,14 @@ void check_layout(const SafetensorsHeader& header, const std::string& path,
   std::int64_t expected = 0;
   for (const HeaderEntry& entry : header.entries) {
     const std::optional<std::int64_t> size = byte_size(entry);
-    if (entry.end < entry.begin || !size || *size != entry.end - entry.begin) {
+    if (!size) {
+      fail(path, "its shape and dtype give no whole number of bytes that a file can have",
+           entry.name);
+    }
+    if (entry.end < entry.begin || *size != entry.end - entry.begin) {
       fail(path,
            "data_offsets span " + std::to_string(entry.end - entry.begin) +
-               " bytes, but shape and dtype need " + (size ? std::to_string(*size) : "too many"),
+               " bytes, but shape and dtype need " + std::to_string(*size),
            entry.name);
     }
     if (entry.begin != expected) {
@@ -149,11 +155,12 @@ void check_layout(const SafetensorsHeader& header, const std::string& path,
 
 SafetensorsHeader read_safetensors_header(const std::string& path) {
   const File file(path);
-  struct stat status {};
+  struct stat status{};
   if (fstat(file.fd, &status) != 0) throw_errno("cannot read", path, errno);
   if (!S_ISREG(status.st_mode)) throw_errno("cannot read", path, EISDIR);
   const std::int64_t file_size = status.st_size;
-  if (file_size < 8) fail(path, "too short for a safetensors file (" + std::to_string(file_size) + " bytes)");
+  if (file_size < 8)
+    fail(path, "too short for a safetensors file (" + std::to_string(file_size) + " bytes)");
 
   unsigned char prefix[8];
   read_exactly(file, path, reinterpret_cast<char*>(prefix), 8, 0);
@@ -178,7 +185,7 @@ SafetensorsHeader read_safetensors_header(const std::string& path) {
       if (!seen.insert(name).second) fail(path, "the name appears twice in the header", name);
       json.expect(':');
       if (name == "__metadata__") {
-        read_metadata(json, header);
+        read_metadata(json, path, header);
       } else {
         header.entries.push_back(read_entry(json, path, std::move(name)));
       }

@@ -25,6 +25,9 @@ void ShardWriter::stop() {
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
   }
+  // An open file keeps its space on the disk even when it has been removed.
+  const std::lock_guard lock(mutex_);
+  for (Shard& shard : shards_) shard.file.reset();
 }
 
 int ShardWriter::open_shard(std::string temporary, std::string final_path, std::int64_t size,
@@ -52,8 +55,9 @@ void ShardWriter::set_filler(int number, int segment, Filler filler) {
     const std::lock_guard lock(mutex_);
     Shard& shard = shards_[static_cast<std::size_t>(number)];
     const Segment& where = shard.segments[static_cast<std::size_t>(segment)];
-    shard.fillers[static_cast<std::size_t>(segment)] = std::move(filler);
+    // Nothing waits for an empty one: its shard may be finished already.
     if (where.nbytes == 0) return;
+    shard.fillers[static_cast<std::size_t>(segment)] = std::move(filler);
     const std::int64_t last = (where.offset + where.nbytes - 1) / options_.block;
     for (std::int64_t b = where.offset / options_.block; b <= last; ++b) {
       if (--shard.waiting[static_cast<std::size_t>(b)] == 0) ready_.push_back({number, b});
@@ -114,8 +118,9 @@ void ShardWriter::fill(const Block& block, std::byte* out, Scratch& scratch) {
     }
   }
   // Direct writes are whole pages: what pads the file's last one is cut off again, but be tidy.
-  const std::int64_t pad = (static_cast<std::int64_t>(kPage) - (end - begin) % static_cast<std::int64_t>(kPage)) %
-                           static_cast<std::int64_t>(kPage);
+  const std::int64_t pad =
+      (static_cast<std::int64_t>(kPage) - (end - begin) % static_cast<std::int64_t>(kPage)) %
+      static_cast<std::int64_t>(kPage);
   std::memset(out + (end - begin), 0, static_cast<std::size_t>(pad));
 }
 

@@ -61,7 +61,8 @@ class ShardWriter : public WorkSource {
 
   bool run_one(Scratch& scratch) override;
 
-  // Ends the writer threads; blocks not yet written are dropped. Idempotent.
+  // Ends the writer threads and closes the files; blocks not yet written are dropped. The pool must
+  // have been stopped. Idempotent.
   void stop();
 
   int shards_finished() const;

@@ -10,8 +10,11 @@ void JobQueue::push(std::shared_ptr<Entry> entry) {
   entry->tiles = entry->job->tiles();
   entry->next = 0;
   entry->left = entry->tiles;
-  const std::lock_guard lock(mutex_);
-  entries_.push_back(std::move(entry));
+  {
+    const std::lock_guard lock(mutex_);
+    entries_.push_back(std::move(entry));
+  }
+  pool_->notify();
 }
 
 void JobQueue::submit(std::shared_ptr<TileJob> job, Done done) {
@@ -60,8 +63,6 @@ void run_job(const std::shared_ptr<TileJob>& job, int threads) {
     done = true;
     changed.notify_all();
   };
-  queue.submit(job, finish);
-
   // An error must wake the waiting caller too: this source turns it into the end of the job.
   struct Watched : WorkSource {
     JobQueue& queue;
@@ -79,14 +80,11 @@ void run_job(const std::shared_ptr<TileJob>& job, int threads) {
 
   const auto useful = std::min<std::int64_t>(threads, job->tiles());
   Pool pool(static_cast<int>(useful), {&watched});
+  queue.attach(&pool);
+  queue.submit(job, finish);
   {
     std::unique_lock lock(mutex);
-    // Another round of tiles is pushed by a worker; the idle others are woken by the clock.
-    while (!changed.wait_for(lock, std::chrono::milliseconds(1), [&] { return done; })) {
-      lock.unlock();
-      pool.notify();
-      lock.lock();
-    }
+    changed.wait(lock, [&] { return done; });
   }
   pool.stop();
   if (pool.error()) std::rethrow_exception(pool.error());

@@ -1,5 +1,5 @@
-// Jobs cut into tiles. Workers take tiles of the oldest job first; a job's tiles run in any order on
-// any thread, and its last one finishes it.
+// Jobs cut into tiles. Workers take tiles of the oldest job first; a job's tiles run in any order
+// on any thread, and its last one finishes it.
 #pragma once
 
 #include <atomic>
@@ -27,6 +27,8 @@ class JobQueue : public WorkSource {
  public:
   // `done` is called on the thread that finished the job.
   using Done = std::function<void()>;
+  // The pool that runs the tiles; must be set before the first job.
+  void attach(Pool* pool) { pool_ = pool; }
   void submit(std::shared_ptr<TileJob> job, Done done);
   bool run_one(Scratch& scratch) override;
 
@@ -40,6 +42,7 @@ class JobQueue : public WorkSource {
   };
   void push(std::shared_ptr<Entry> entry);
 
+  Pool* pool_ = nullptr;
   std::mutex mutex_;
   std::deque<std::shared_ptr<Entry>> entries_;
 };

@@ -2,7 +2,10 @@
 
 #include <time.h>
 
+#include <system_error>
 #include <utility>
+
+#include "core/error.h"
 
 namespace pymerge {
 namespace {
@@ -17,7 +20,13 @@ std::int64_t now_ns(clockid_t clock) {
 
 Pool::Pool(int threads, std::vector<WorkSource*> sources) : sources_(std::move(sources)) {
   threads_.reserve(static_cast<std::size_t>(threads));
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+  } catch (const std::system_error&) {
+    stop();
+    throw Error(ErrorCode::kResource, "the system cannot start " + std::to_string(threads) +
+                                          " threads; give a smaller number with --threads");
+  }
 }
 
 Pool::~Pool() { stop(); }

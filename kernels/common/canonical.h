@@ -28,9 +28,9 @@ struct Rule {
     std::int64_t last;
   };
   Kind kind = Kind::kKeepAll;
-  Cut outer{0, -1};           // kBand: inside this
-  Cut inner{~0ull, -1};       // kBand: and not inside this (the default holds nothing)
-  std::uint32_t keep = 0;     // kBernoulli: probability x 65536
+  Cut outer{0, -1};        // kBand: inside this
+  Cut inner{~0ull, -1};    // kBand: and not inside this (the default holds nothing)
+  std::uint32_t keep = 0;  // kBernoulli: probability x 65536
   std::uint64_t key = 0;
 };
 

@@ -43,7 +43,8 @@ inline Real real_of(Bits<Real> bits) {
   return value;
 }
 
-// The magnitude's bit pattern, which orders like the magnitude; every NaN is one value, the largest.
+// The magnitude's bit pattern, which orders like the magnitude; every NaN is one value, the
+// largest.
 template <typename Real>
 inline Bits<Real> magnitude_key(Real value) {
   const Bits<Real> key = bits_of(value) & static_cast<Bits<Real>>(~Bits<Real>{0} >> 1);
@@ -88,8 +89,8 @@ inline void decode(const Operand& tensor, std::int64_t begin, int n, Real* __res
   }
 }
 
-// float64 -> float32 so that a second rounding to a narrower type still is to nearest: truncate, and
-// set the last bit if anything was lost ("round to odd").
+// float64 -> float32 so that a second rounding to a narrower type still is to nearest: truncate,
+// and set the last bit if anything was lost ("round to odd").
 inline float narrow_to_odd(double value) {
   const float nearest = static_cast<float>(value);
   const double back = static_cast<double>(nearest);

@@ -15,11 +15,16 @@ bool all_ones_exponent(const std::byte* data, std::int64_t index, Word exponent)
 
 bool is_nonfinite(const std::byte* data, DType dtype, std::int64_t index) {
   switch (dtype) {
-    case DType::kBF16: return all_ones_exponent<std::uint16_t>(data, index, 0x7f80u);
-    case DType::kF16: return all_ones_exponent<std::uint16_t>(data, index, 0x7c00u);
-    case DType::kF32: return all_ones_exponent<std::uint32_t>(data, index, 0x7f800000u);
-    case DType::kF64: return all_ones_exponent<std::uint64_t>(data, index, 0x7ff0000000000000u);
-    default: return false;
+    case DType::kBF16:
+      return all_ones_exponent<std::uint16_t>(data, index, 0x7f80u);
+    case DType::kF16:
+      return all_ones_exponent<std::uint16_t>(data, index, 0x7c00u);
+    case DType::kF32:
+      return all_ones_exponent<std::uint32_t>(data, index, 0x7f800000u);
+    case DType::kF64:
+      return all_ones_exponent<std::uint64_t>(data, index, 0x7ff0000000000000u);
+    default:
+      return false;
   }
 }
 

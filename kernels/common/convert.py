@@ -25,7 +25,7 @@ _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 def decode(tensor: Array, compute: str) -> Array:
     """Return the tensor's values, [n] of `compute` ("float32" or "float64"); exact."""
-    with np.errstate(invalid="ignore"):  # signalling NaN
+    with np.errstate(invalid="ignore"):  # signaling NaN
         return tensor.astype(NUMPY_DTYPES[compute])
 
 

@@ -25,7 +25,8 @@ struct Lanes {
   // kWidth values of a Real array, as lanes.
   template <typename Real>
   static Vector load(const Real* at) {
-    typedef Real Source __attribute__((vector_size(kWidth * sizeof(Real)), aligned(alignof(Real)), may_alias));
+    typedef Real Source
+        __attribute__((vector_size(kWidth * sizeof(Real)), aligned(alignof(Real)), may_alias));
     return __builtin_convertvector(*reinterpret_cast<const Source*>(at), Vector);
   }
 

@@ -1,6 +1,7 @@
 // Philox4x32-7 (Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3), 16 bits an
 // element, laid out so that vectors and GPU threads need no shuffles: in canonical block b, counter
-// b * 128 + j (j = 0..127) gives the eight draws of elements j, 128 + j, ..., 896 + j, low half first.
+// b * 128 + j (j = 0..127) gives the eight draws of elements j, 128 + j, ..., 896 + j, low half
+// first.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,4 @@
-// The few helpers that compilers do not vectorise well, as plain loops: the generic level, and the
+// The few helpers that compilers do not vectorize well, as plain loops: the generic level, and the
 // oracle that the levels' own versions are tested against.
 #pragma once
 
@@ -53,7 +53,8 @@ inline void encode_f16(const float* in, int n, Half* out) {
   }
 }
 
-// Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for n.
+// Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for
+// n.
 template <typename Key>
 inline int append_in_range(const Key* keys, int n, Key low, Key width, Key* out) {
   int count = 0;

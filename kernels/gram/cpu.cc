@@ -1,8 +1,7 @@
 // gram on the CPU. Reads every input once; n (n + 1) / 2 multiply-adds an element.
-#include "gram/gram.h"
-
 #include "common/lanes.h"
 #include "common/rules.h"
+#include "gram/gram.h"
 
 namespace pymerge {
 namespace {
@@ -10,7 +9,8 @@ namespace {
 // Sum of one block's products, a and b padded with zeros to kBlock.
 template <typename Real, typename Lane>
 double block_dot(const Real* a, const Real* b) {
-  return block_sum<Lane>([a, b](int k) { return Lanes<Lane>::load(a + k) * Lanes<Lane>::load(b + k); });
+  return block_sum<Lane>(
+      [a, b](int k) { return Lanes<Lane>::load(a + k) * Lanes<Lane>::load(b + k); });
 }
 
 template <typename Real, typename Lane>

@@ -1,7 +1,6 @@
 // mask on the CPU: the rules of common/rules.h, stored instead of used.
-#include "mask/mask.h"
-
 #include "common/rules.h"
+#include "mask/mask.h"
 
 namespace pymerge {
 namespace {

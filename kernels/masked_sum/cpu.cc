@@ -1,8 +1,7 @@
 // masked_sum on the CPU. Reads every input once.
-#include "masked_sum/masked_sum.h"
-
 #include "common/lanes.h"
 #include "common/rules.h"
+#include "masked_sum/masked_sum.h"
 
 namespace pymerge {
 namespace {

@@ -1,7 +1,6 @@
 // select on the CPU: one pass = decode, subtract, compare; only keys inside the bracket are stored.
-#include "select/select.h"
-
 #include "common/rules.h"
+#include "select/select.h"
 
 namespace pymerge {
 namespace {
@@ -39,23 +38,24 @@ template <typename Real>
 void scan_as(SelectEntry* entries, int n, const Operand* base, Range tile, void* scratch) {
   using Key = Bits<Real>;
   for (int e = 0; e < n; ++e) entries[e].above = entries[e].inside = 0;
-  for_each_key_chunk<Real>(
-      entries, n, base, tile, scratch, [](SelectEntry& entry, const Key* keys, int count) {
-        const auto low = static_cast<Key>(entry.low);
-        const auto high = static_cast<Key>(entry.high);
-        const auto width = static_cast<Key>(high - low);
-        Key above = 0;
-        for (int i = 0; i < count; ++i) above += keys[i] > high ? 1 : 0;
-        entry.above += static_cast<std::int64_t>(above);
-        if (entry.found != nullptr) {
-          Key* const end = static_cast<Key*>(entry.found) + entry.inside;
-          entry.inside += simd::append_in_range(keys, count, low, width, end);
-        } else {
-          Key inside = 0;
-          for (int i = 0; i < count; ++i) inside += static_cast<Key>(keys[i] - low) <= width ? 1 : 0;
-          entry.inside += static_cast<std::int64_t>(inside);
-        }
-      });
+  for_each_key_chunk<Real>(entries, n, base, tile, scratch,
+                           [](SelectEntry& entry, const Key* keys, int count) {
+                             const auto low = static_cast<Key>(entry.low);
+                             const auto high = static_cast<Key>(entry.high);
+                             const auto width = static_cast<Key>(high - low);
+                             Key above = 0;
+                             for (int i = 0; i < count; ++i) above += keys[i] > high ? 1 : 0;
+                             entry.above += static_cast<std::int64_t>(above);
+                             if (entry.found != nullptr) {
+                               Key* const end = static_cast<Key*>(entry.found) + entry.inside;
+                               entry.inside += simd::append_in_range(keys, count, low, width, end);
+                             } else {
+                               Key inside = 0;
+                               for (int i = 0; i < count; ++i)
+                                 inside += static_cast<Key>(keys[i] - low) <= width ? 1 : 0;
+                               entry.inside += static_cast<std::int64_t>(inside);
+                             }
+                           });
 }
 
 template <typename Real>

@@ -110,13 +110,16 @@ void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   std::vector<Key> keys(static_cast<std::size_t>(kRuns * kRunLength));
   for (const auto& entry : entries_) {
     for (std::int64_t run = 0; run < kRuns; ++run) {
+      // Each run touches a page of its own, and its neighbors come along: let them go in between.
+      if (run % 64 == 0)
+        owner_.inputs_.leave({std::max<std::int64_t>(0, run - 64) * stride, 64 * stride});
       kernel_.keys(owner_.inputs_.operands()[entry->source], owner_.inputs_.base(), owner_.compute_,
                    {run * stride, kRunLength}, keys.data() + run * kRunLength,
                    scratch.take(kernel_.scratch_bytes));
     }
     if (!entry->settled) bracket(*entry, keys);
   }
-  owner_.inputs_.leave({0, count_});  // the runs touched pages all over the tensor
+  owner_.inputs_.leave({0, count_});
 }
 
 // The sample's order statistics a little above and below the wanted rank.
@@ -150,7 +153,9 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, Range range, Scratch& s
   const std::size_t work = (kernel_.scratch_bytes + 63) / 64 * 64;
   auto* memory = static_cast<std::byte*>(scratch.take(work + room * requests.size()));
   if (phase_ == Phase::kHistogram) {
-    for (int e = 0; e < n; ++e) requests[static_cast<std::size_t>(e)].buckets = open[static_cast<std::size_t>(e)]->buckets.data();
+    for (int e = 0; e < n; ++e)
+      requests[static_cast<std::size_t>(e)].buckets =
+          open[static_cast<std::size_t>(e)]->buckets.data();
     kernel_.histogram(requests.data(), n, owner_.inputs_.base(), owner_.compute_, range, memory);
     return;
   }

@@ -11,19 +11,19 @@ namespace pymerge {
 // What one entry (a tensor and the bracket it is searched in) asks of a pass over a tile.
 struct SelectEntry {
   Operand tensor;
-  std::uint64_t low;   // bracket of keys, inclusive
+  std::uint64_t low;  // bracket of keys, inclusive
   std::uint64_t high;
   std::int64_t above;   // out: keys above the bracket
   std::int64_t inside;  // out: keys in it
-  void* found;          // out of scan: those keys in flat order (room for a tile), or null to count only
-  int shift;            // of histogram: bucket = (key - low) >> shift
+  void* found;  // out of scan: those keys in flat order (room for a tile), or null to count only
+  int shift;    // of histogram: bucket = (key - low) >> shift
   std::uint32_t* buckets;  // out of histogram: atomically increased
 };
 
 struct SelectKernel {
   // keys[range.count] of one tensor: uint32 for float32, uint64 for float64.
-  void (*keys)(const Operand& tensor, const Operand* base, Compute compute, Range range,
-               void* keys, void* scratch);
+  void (*keys)(const Operand& tensor, const Operand* base, Compute compute, Range range, void* keys,
+               void* scratch);
   // One pass over a tile for all entries (count above, gather inside), decoding the base once.
   void (*scan)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
                void* scratch);

@@ -1,7 +1,6 @@
 // task_merge on the CPU. Reads every input once, writes the output once; masks live for one block.
-#include "task_merge/task_merge.h"
-
 #include "common/rules.h"
+#include "task_merge/task_merge.h"
 
 namespace pymerge {
 namespace {
@@ -28,8 +27,8 @@ struct Workspace {
   Real* parts;
 };
 
-// Calls store(e, P_i[e]) for a run, P_i = c_i (m_i ? D_i : 0): one loop over the decoded values, which
-// the rule decides.
+// Calls store(e, P_i[e]) for a run, P_i = c_i (m_i ? D_i : 0): one loop over the decoded values,
+// which the rule decides.
 template <typename Real, typename Store>
 void for_each_part(const TaskMergeArgs& args, int i, std::int64_t begin, int n,
                    const Workspace<Real>& space, const Store& store) {
@@ -68,7 +67,8 @@ void add_parts(const TaskMergeArgs& args, std::int64_t begin, int n, const Works
 
 // The same sum, every part kept for the election.
 template <typename Real>
-void make_parts(const TaskMergeArgs& args, std::int64_t begin, int n, const Workspace<Real>& space) {
+void make_parts(const TaskMergeArgs& args, std::int64_t begin, int n,
+                const Workspace<Real>& space) {
   Real* __restrict sum = space.sum;
   for (int i = 0; i < args.n; ++i) {
     Real* __restrict parts = space.part(i);
@@ -86,9 +86,9 @@ Real factor_of(Real divisor, Real scale, bool normalize) {
   return normalize ? scale / (divisor == 0 ? Real{1} : divisor) : scale;
 }
 
-// S from T in space.sum: the parts that agree with the winning sign, times the factor. The sides are
-// flipped where the negative one won, so that "agrees" is "not <= 0"; NaN always does, and so is
-// never lost. With the number of sources known, everything stays in registers.
+// S from T in space.sum: the parts that agree with the winning sign, times the factor. The sides
+// are flipped where the negative one won, so that "agrees" is "not <= 0"; NaN always does, and so
+// is never lost. With the number of sources known, everything stays in registers.
 template <typename Real, int kSources>
 void elect_few(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   const Real scale = static_cast<Real>(args.scale);
@@ -139,10 +139,14 @@ void elect_many(const TaskMergeArgs& args, int n, const Workspace<Real>& space) 
 template <typename Real>
 void elect(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   switch (args.n) {
-    case 1: return elect_few<Real, 1>(args, n, space);
-    case 2: return elect_few<Real, 2>(args, n, space);
-    case 3: return elect_few<Real, 3>(args, n, space);
-    default: return elect_many(args, n, space);
+    case 1:
+      return elect_few<Real, 1>(args, n, space);
+    case 2:
+      return elect_few<Real, 2>(args, n, space);
+    case 3:
+      return elect_few<Real, 3>(args, n, space);
+    default:
+      return elect_many(args, n, space);
   }
 }
 

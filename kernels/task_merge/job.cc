@@ -11,14 +11,10 @@ TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dty
     : Combine(std::move(inputs), compute, out_dtype),
       kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
       numbers_(std::move(numbers)),
-      args_{*inputs_.base(),
-            inputs_.operands(),
-            numbers_.rules.data(),
-            numbers_.coefficients.data(),
-            numbers_.weights.data(),
-            inputs_.size(),
-            numbers_.elect,
-            numbers_.normalize,
+      args_{*inputs_.base(),         inputs_.operands(),
+            numbers_.rules.data(),   numbers_.coefficients.data(),
+            numbers_.weights.data(), inputs_.size(),
+            numbers_.elect,          numbers_.normalize,
             numbers_.scale} {}
 
 bool TaskMergeCombine::combine(Range range, std::byte* out, Scratch& scratch) {

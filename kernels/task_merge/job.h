@@ -1,3 +1,4 @@
+// task_merge as a combine: fills runs of an output tensor, from mapped files or memory.
 #pragma once
 
 #include <vector>

@@ -1,7 +1,6 @@
 // weighted_sum on the CPU. Reads every input once, writes the output once.
-#include "weighted_sum/weighted_sum.h"
-
 #include "common/chunk.h"
+#include "weighted_sum/weighted_sum.h"
 
 namespace pymerge {
 namespace {

@@ -1,3 +1,4 @@
+// weighted_sum as a combine: fills runs of an output tensor, from mapped files or memory.
 #pragma once
 
 #include <vector>

@@ -22,6 +22,7 @@ class Engine {
   Engine(int threads, const WriterOptions& options)
       : writer_(options), pool_(threads, {&writer_, &measures_}) {
     writer_.attach(&pool_);
+    measures_.attach(&pool_);
   }
   ~Engine() { stop(); }
 
@@ -36,7 +37,6 @@ class Engine {
       }
       changed_.notify_all();
     });
-    pool_.notify();
   }
 
   int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
@@ -48,32 +48,40 @@ class Engine {
 
   void fill_bytes(int shard, int segment, std::string bytes) {
     const auto data = std::make_shared<const std::string>(std::move(bytes));
-    writer_.set_filler(shard, segment, [data](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
-      std::memcpy(out, data->data() + begin, static_cast<std::size_t>(length));
-      return std::int64_t{0};
-    });
+    writer_.set_filler(shard, segment,
+                       [data](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+                         std::memcpy(out, data->data() + begin, static_cast<std::size_t>(length));
+                         return std::int64_t{0};
+                       });
   }
 
   // Bytes as they are; every peer must hold the same ones.
-  void fill_copy(int shard, int segment, const Tensor& tensor, const Tensors& peers, const std::string& name) {
+  void fill_copy(int shard, int segment, const Tensor& tensor, const Tensors& peers,
+                 const std::string& name) {
     std::vector<TensorView> views{tensor.view};
     for (const Tensor* peer : peers) views.push_back(peer->view);
-    writer_.set_filler(shard, segment, [this, views, name](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
-      const auto size = static_cast<std::size_t>(length);
-      const Range range{begin / item(views[0]), length / item(views[0])};
-      std::memcpy(out, views[0].data + begin, size);
-      for (const TensorView& view : views) {
-        if (std::memcmp(out, view.data + begin, size) != 0) {
-          throw Error(ErrorCode::kDType,
-                      "differs between the models, and integers cannot be merged; leave the tensor out "
-                      "of one model or make the copies agree",
-                      "", name);
-        }
-        view.done_with(range);
-        read_ += length;
-      }
-      return std::int64_t{0};
-    });
+    writer_.set_filler(
+        shard, segment,
+        [this, views, name](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+          const auto size = static_cast<std::size_t>(length);
+          const Range range{begin / item(views[0]), length / item(views[0])};
+          std::memcpy(out, views[0].data + begin, size);
+          for (const TensorView& view : views) {
+            const std::byte* const theirs = view.data + begin;
+            if (std::memcmp(out, theirs, size) != 0) {
+              const auto at = begin + (std::mismatch(out, out + size, theirs).first - out);
+              throw Error(ErrorCode::kDType,
+                          "element " + std::to_string(at / item(view)) + " differs between " +
+                              views[0].file->path() + " and " + view.file->path() +
+                              ", and integers cannot be merged; make the copies agree or leave the "
+                              "tensor out of one model",
+                          "", name);
+            }
+            view.done_with(range);
+            read_ += length;
+          }
+          return std::int64_t{0};
+        });
   }
 
   void fill_combine(int shard, int segment, std::shared_ptr<Combine> combine) {
@@ -144,8 +152,9 @@ class Engine {
   py::dict status() const {
     py::dict out;
     out["read"] = read_.load();
-    out["written"] = writer_.bytes_written();
+    // In this order: when all shards are finished, all bytes have been counted.
     out["shards_finished"] = writer_.shards_finished();
+    out["written"] = writer_.bytes_written();
     out["direct"] = writer_.direct();
     out["busy_seconds"] = pool_.busy_seconds();
     out["cpu_seconds"] = pool_.cpu_seconds();
@@ -198,28 +207,28 @@ void bind_engine(py::module_& module) {
                          &masked_sum_answer);
            })
       .def("open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
-           arg("segments"))
-      .def("fill_bytes", [](Engine& self, int shard, int segment, const py::bytes& bytes) {
-             self.fill_bytes(shard, segment, bytes);
-           })
+           arg("segments"), py::call_guard<py::gil_scoped_release>())
+      .def("fill_bytes", [](Engine& self, int shard, int segment,
+                            const py::bytes& bytes) { self.fill_bytes(shard, segment, bytes); })
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"),
            arg("peers"), arg("name"))
       .def("fill_weighted_sum",
            [](Engine& self, int shard, int segment, const Tensors& tensors,
               const std::string& compute, const std::string& out_dtype,
               std::vector<double> coefficients) {
-             self.fill_combine(shard, segment, make_weighted_sum(tensors, compute, out_dtype,
-                                                                 std::move(coefficients)));
+             self.fill_combine(
+                 shard, segment,
+                 make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients)));
            })
       .def("fill_task_merge",
            [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
               const std::string& compute, const std::string& out_dtype,
               const std::vector<py::tuple>& rules, std::vector<double> coefficients, bool elect,
               std::vector<double> weights, bool normalize, double scale) {
-             self.fill_combine(shard, segment,
-                               make_task_merge(tensors, base, compute, out_dtype, rules,
-                                               std::move(coefficients), elect, std::move(weights),
-                                               normalize, scale));
+             self.fill_combine(
+                 shard, segment,
+                 make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
+                                 elect, std::move(weights), normalize, scale));
            })
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))

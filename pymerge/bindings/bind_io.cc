@@ -15,7 +15,8 @@ py::tuple read_header(const std::string& path) {
   py::list entries;
   for (const HeaderEntry& entry : header.entries) {
     const py::tuple shape(py::cast(entry.shape));
-    entries.append(py::make_tuple(entry.name, std::string(kDTypes[static_cast<int>(entry.dtype)].code), shape,
+    entries.append(py::make_tuple(entry.name,
+                                  std::string(kDTypes[static_cast<int>(entry.dtype)].code), shape,
                                   entry.begin, entry.end));
   }
   py::dict metadata;
@@ -34,7 +35,8 @@ void bind_io(py::module_& module) {
   module.def("read_header", &read_header, py::arg("path"),
              "Check a safetensors header; ([(name, code, shape, begin, end)], metadata), offsets "
              "absolute in bytes. Raises FormatError.");
-  module.def("sync_folder", &sync_folder, py::arg("path"), py::call_guard<py::gil_scoped_release>());
+  module.def("sync_folder", &sync_folder, py::arg("path"),
+             py::call_guard<py::gil_scoped_release>());
   module.def(
       "probe_direct_io",
       [](const std::string& folder) {

@@ -19,7 +19,8 @@ std::byte* writable(const py::buffer& out, std::int64_t count, std::int64_t item
   const py::buffer_info info = out.request(/*writable=*/true);
   if (info.itemsize != itemsize || info.size != count ||
       (info.ndim == 1 && info.size > 1 && info.strides[0] != info.itemsize) || info.ndim > 1) {
-    throw Error(ErrorCode::kShape, "the output array must be flat, contiguous, and of the inputs' length");
+    throw Error(ErrorCode::kShape,
+                "the output array must be flat, contiguous, and of the inputs' length");
   }
   return static_cast<std::byte*>(info.ptr);
 }
@@ -96,8 +97,8 @@ void bind_ops(py::module_& module) {
         return run_combine(combine, out, base.view.count, threads);
       },
       arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("rules"),
-      arg("coefficients"), arg("elect"), arg("weights"), arg("normalize"), arg("scale"),
-      arg("out"), arg("threads"), "Returns how many stored values are not finite.");
+      arg("coefficients"), arg("elect"), arg("weights"), arg("normalize"), arg("scale"), arg("out"),
+      arg("threads"), "Returns how many stored values are not finite.");
   module.def("mask", &fill_mask, arg("delta"), arg("rule"), arg("compute"), arg("out"));
 }
 

@@ -9,7 +9,8 @@ void bind_runtime(py::module_& module) {
       "isa_levels",
       [] {
         std::vector<std::pair<std::string, bool>> out;
-        for (const IsaStatus& status : isa_levels()) out.emplace_back(status.name, status.supported);
+        for (const IsaStatus& status : isa_levels())
+          out.emplace_back(status.name, status.supported);
         return out;
       },
       "(name, supported by this machine) of each compiled-in level, lowest first.");

@@ -9,8 +9,8 @@ namespace {
 Tensor from_file(const std::shared_ptr<MappedFile>& file, std::int64_t offset, std::int64_t count,
                  const std::string& code) {
   const DType dtype = to_dtype(code);
-  const std::int64_t nbytes = count * dtype_bits(dtype) / 8;
-  if (offset < 0 || count < 0 || offset > file->size() || nbytes > file->size() - offset) {
+  const std::int64_t left = file->size() - offset;
+  if (offset < 0 || left < 0 || count < 0 || count > left * 8 / dtype_bits(dtype)) {
     throw Error(ErrorCode::kFormat, "the file is shorter than its header said; it changed since",
                 file->path());
   }
@@ -21,8 +21,8 @@ Tensor from_buffer(const py::buffer& buffer, const std::string& code) {
   const DType dtype = to_dtype(code);
   const py::buffer_info info = buffer.request();
   if (info.itemsize != item_size(dtype)) {
-    throw Error(ErrorCode::kDType, "an array of " + std::to_string(info.itemsize) +
-                                       "-byte items is not " + code);
+    throw Error(ErrorCode::kDType,
+                "an array of " + std::to_string(info.itemsize) + "-byte items is not " + code);
   }
   if (info.ndim > 1 || (info.ndim == 1 && info.size > 1 && info.strides[0] != info.itemsize)) {
     throw Error(ErrorCode::kShape, "kernels take flat, contiguous arrays");

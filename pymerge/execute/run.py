@@ -5,19 +5,20 @@ hands its combine to the engine, and keeps only as much in flight as keeps the w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pymerge import _core
 from pymerge.backends import load_ops, resolve_backend
 from pymerge.execute.feeders import Feeder, HostFeeder, StreamFeeder
+from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.usage import MemoryWatch, disk_bytes, name_limit
 from pymerge.execute.values import ExecutionReport, OnProgress, Progress
 from pymerge.ops import Combine, Copy, Program
 from pymerge.plan.values import TensorTask
-from pymerge.schedule.values import Schedule
+from pymerge.schedule.values import Schedule, Shard
 
 __all__ = ["execute"]
 
@@ -28,6 +29,8 @@ _AHEAD = 256 << 20
 _POLL = 0.02
 _PROGRESS_EVERY = 0.1
 _WRITERS = 2
+#: Output files open at once, however small they are: far below the usual limit of 1024 descriptors.
+_OPEN_SHARDS = 64
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class _Execution:
         self._decided = 0
         self._where: dict[tuple[int, int], TensorTask] = {}
         self._current = ""
+        self.opened = 0
         self.nonfinite: dict[str, int] = {}
 
     def run(self, report: OnProgress | None, started: float, memory: MemoryWatch) -> None:
@@ -72,7 +76,7 @@ class _Execution:
         more = True
         while True:
             status = self._engine.status()
-            while more and self._measuring < _AHEAD and self._decided - status["written"] < _AHEAD:
+            while more and self._has_room(status["written"], status["shards_finished"]):
                 more = self._start_next(waiting)
             for ticket, answer in self._feeder.collect(_POLL):
                 self._advance(ticket, answer)
@@ -88,6 +92,9 @@ class _Execution:
         if report:
             report(Progress(time.monotonic() - started, status["read"], status["written"], total, self._current))
 
+    def _has_room(self, written: int, finished: int) -> bool:
+        return self._measuring < _AHEAD and self._decided - written < _AHEAD and self.opened - finished < _OPEN_SHARDS
+
     def _placements(self) -> Iterator[tuple[int, int, int]]:
         """(shard, segment, task) in file order; a shard's file is opened when it is reached."""
         for number, shard in enumerate(self._schedule.shards):
@@ -95,6 +102,7 @@ class _Execution:
             temporary = self._folder / temporary_name(shard.name)
             opened = self._engine.open_shard(str(temporary), str(self._folder / shard.name), shard.size, segments)
             assert opened == number
+            self.opened += 1
             self._engine.fill_bytes(number, 0, shard.header)
             self._decided += len(shard.header)
             for at, placement in enumerate(shard.placements):
@@ -144,10 +152,11 @@ class _Execution:
             self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
 
-def _remove_output(schedule: Schedule, folder: Path) -> None:
-    for shard in schedule.shards:
-        for name in (shard.name, temporary_name(shard.name)):
-            (folder / name).unlink(missing_ok=True)
+def _remove_output(shards: Sequence[Shard], folder: Path) -> None:
+    for shard in shards:
+        # While the temporary file is there, the final name can only be an older merge's.
+        temporary = folder / temporary_name(shard.name)
+        (temporary if temporary.exists() else folder / shard.name).unlink(missing_ok=True)
 
 
 def execute(
@@ -186,12 +195,14 @@ def execute(
     feeder: Feeder = StreamFeeder(engine) if name == "cpu" else HostFeeder(engine, load_ops(name))
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite)
     try:
+        check_unchanged(schedule.plan.models)
         execution.run(on_progress, started, memory)
         engine.stop()
+        check_unchanged(schedule.plan.models)
         _core.sync_folder(str(folder))
     except BaseException:
         engine.stop()
-        _remove_output(schedule, folder)
+        _remove_output(schedule.shards[: execution.opened], folder)
         raise
     memory.sample()
     status = engine.status()

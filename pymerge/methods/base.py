@@ -105,7 +105,7 @@ class Inputs:
     def stream(self, index: int) -> int:
         """The 64-bit key of the random stream of `models[index]`.
 
-        A strong hash of seed, tensor name and place: neighbouring seeds or places share nothing.
+        A strong hash of seed, tensor name and place: neighboring seeds or places share nothing.
         """
         text = f"{self.seed}\0{self.name}\0{self.places[index]}".encode()
         return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")

@@ -15,7 +15,7 @@ def _program(inputs: Inputs) -> Program:
 METHOD = Method(
     name="ties",
     title="TIES",
-    formula="Y = B + lambda sum_i w_i a_i D_i / sum_i w_i a_i, a_i = 1 where D_i is in its top density and its sign won",
+    formula="Y = B + lambda sum_i w_i a_i D_i / sum_i w_i a_i; a_i: D_i is in its top density and its sign won",
     reference="Yadav et al. 2023, TIES-Merging (arXiv:2306.01708), section 3",
     base=BaseRule.REQUIRED,
     program=_program,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pymerge.errors import ResourceError
+from pymerge.errors import RecipeError, ResourceError
 from pymerge.plan.values import TensorTask
 from pymerge.schedule.machine import usable_memory, usable_processors
 from pymerge.schedule.values import Resources
@@ -38,25 +38,29 @@ def assign_resources(tasks: Sequence[TensorTask], threads: int | None, memory: i
         memory: bytes; None takes a quarter of what the machine (or its cgroup) has.
 
     Raises:
+        RecipeError: less than one thread.
         ResourceError: the budget is too small for any block size.
     """
+    if threads is not None and threads < 1:
+        raise RecipeError(f"threads = {threads} must be at least 1")
     workers = threads if threads is not None else usable_processors()
     budget = memory if memory is not None else usable_memory() // 4
     fan_in = max((_inputs_per_block(task) for task in tasks), default=1.0)
     models = max((len(task.sources) for task in tasks if task.inputs), default=1)
-    fixed = _RESIDENT_AT_REST + min(_GATHERED * models, budget // 4)
     block = _LARGEST_BLOCK
-    while block > _SMALLEST_BLOCK and fixed + _needed(workers, fan_in, block) > budget:
+    while block > _SMALLEST_BLOCK and _least_budget(workers, fan_in, models, block) > budget:
         block //= 2
-    least = fixed + _needed(workers, fan_in, block)
+    least = _least_budget(workers, fan_in, models, block)
     if least > budget:
         raise ResourceError(
             f"a memory budget of {budget // MIB} MiB is too small for {workers} threads and {models} models; "
-            f"give at least {least // MIB + 1} MiB with --memory, or fewer --threads"
+            f"give at least {-(-least // MIB)} MiB with --memory, or fewer --threads"
         )
     return Resources(workers, budget, block, max(_BUFFERS, 2 * workers))
 
 
-def _needed(workers: int, fan_in: float, block: int) -> int:
+def _least_budget(workers: int, fan_in: float, models: int, block: int) -> int:
     buffers = max(_BUFFERS, 2 * workers) * block
-    return buffers + int(workers * fan_in * block)
+    needed = _RESIDENT_AT_REST + buffers + int(workers * fan_in * block)
+    # Gathered keys get what they want, but no more than a quarter of the whole.
+    return needed + min(_GATHERED * models, needed // 3 + 1)

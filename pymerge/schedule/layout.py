@@ -60,7 +60,6 @@ def _place(name: str, tasks: Sequence[TensorTask], group: list[int]) -> Shard:
     text += b" " * (-(8 + len(text)) % _ALIGNMENT)
     header = len(text).to_bytes(8, "little") + text
     placements = tuple(
-        Placement(index, len(header) + start, tasks[index].nbytes)
-        for index, start in zip(ordered, starts, strict=True)
+        Placement(index, len(header) + start, tasks[index].nbytes) for index, start in zip(ordered, starts, strict=True)
     )
     return Shard(name, header, placements, len(header) + relative)

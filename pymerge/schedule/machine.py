@@ -20,10 +20,7 @@ def _read_numbers(path: Path) -> list[int]:
 
 def usable_processors() -> int:
     """Processors that the scheduler gives this process, bounded by a CPU quota."""
-    if hasattr(os, "sched_getaffinity"):
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read_numbers(_CGROUP / "cpu.max")  # v2: "quota period"; "max period" has one number
     if len(quota) < 2:
         quota = _read_numbers(_CGROUP / "cpu/cpu.cfs_quota_us") + _read_numbers(_CGROUP / "cpu/cpu.cfs_period_us")

@@ -17,7 +17,7 @@ def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """One instruction-set level, in force during the test."""
     supported = dict(_core.isa_levels())
     if not supported[request.param]:
-        pytest.skip(f"this processor does not have level {request.param}")
+        pytest.skip(f"needs ISA {request.param}")
     before = _core.active_isa()
     _core.force_isa(request.param)
     assert _core.active_isa() == request.param

@@ -76,7 +76,7 @@ class TestRandomNumbers:
             p = keep / 65_536
             assert abs(share - p) < 4 * np.sqrt(p * (1 - p) / n)
 
-    def test_streams_and_neighbours_are_independent(self) -> None:
+    def test_streams_and_neighbors_are_independent(self) -> None:
         n = 400_000
         one, other = (draws(key, n) < 32_768 for key in (1, 2))
         limit = 4 / np.sqrt(n)
