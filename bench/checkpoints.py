@@ -1,6 +1,6 @@
 """Llama-shaped checkpoints of any size, made fast and the same every time.
 
-    python bench/checkpoints.py OUT --layers 22 --hidden 2048 ... [--models 3] [--dtype bf16]
+    python -m bench.checkpoints OUT --layers 22 --hidden 2048 ... [--models 3] [--dtype bf16]
 
 Values are plausible (normal, fine-tunes near their base): selection and rounding behave as on real
 weights. One block of random numbers is reused with a shift per tensor, so that making 1.1 billion

