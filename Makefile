@@ -41,8 +41,7 @@ test: $(STAMPS)/built $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 bench: $(STAMPS)/built $(STAMPS)/test
-	@mkdir -p .cache/bench
-	@$(PYTHON) bench/merge.py .cache/bench $(BENCH_ARGS)
+	@$(PYTHON) -m bench $(BENCH_ARGS)
 
 dev: $(STAMPS)/built $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint
 	@echo 'ready: source $(VENV)/bin/activate'
