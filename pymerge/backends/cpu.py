@@ -9,7 +9,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.backends import answers
-from pymerge.backends.rules import flatten_rule, flatten_rules
+from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_merge
 from pymerge.dtypes import DType
 from pymerge.errors import DTypeError
 from pymerge.kernels.common.convert import NUMPY_DTYPES
@@ -83,12 +83,7 @@ class CpuOps:
             base,
             compute.name,
             code,
-            flatten_rules(request.rules),
-            list(request.coefficients),
-            request.elect,
-            list(request.weights),
-            request.normalize,
-            request.scale,
+            *flatten_task_merge(request),
             buffer,
             self._threads,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pymerge.backends.rules import flatten_rule, flatten_rules
+from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_merge
 from pymerge.dtypes import DType
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.gram import spec as gram
@@ -53,12 +53,7 @@ class ReferenceOps:
         out[:] = task_merge.run(
             tensors,
             operands[request.base],
-            flatten_rules(request.rules),
-            request.coefficients,
-            request.elect,
-            request.weights,
-            request.normalize,
-            request.scale,
+            *flatten_task_merge(request),
             compute.name,
             name,
         )

@@ -1,10 +1,10 @@
-"""Mask rules as the flat tuples that kernels take (kernels/mask/spec.py states them)."""
+"""Requests as the flat arguments that kernels take; kernels/mask/spec.py states the rules' tuples."""
 
 from __future__ import annotations
 
-from pymerge.ops import Band, Bernoulli, KeepAll, MaskRule
+from pymerge.ops import Band, Bernoulli, KeepAll, MaskRule, TaskMerge
 
-__all__ = ["flatten_rule", "flatten_rules"]
+__all__ = ["flatten_rule", "flatten_rules", "flatten_task_merge"]
 
 #: An inner cut that holds nothing.
 _NOTHING = ((1 << 64) - 1, -1)
@@ -24,3 +24,17 @@ def flatten_rule(rule: MaskRule) -> tuple[object, ...]:
 def flatten_rules(rules: tuple[MaskRule, ...]) -> list[tuple[object, ...]]:
     """Flatten each rule."""
     return [flatten_rule(rule) for rule in rules]
+
+
+def flatten_task_merge(
+    request: TaskMerge,
+) -> tuple[list[tuple[object, ...]], list[float], bool, list[float], bool, float]:
+    """(rules, coefficients, elect, weights, normalize, scale), the order of kernels/task_merge/spec.py."""
+    return (
+        flatten_rules(request.rules),
+        list(request.coefficients),
+        request.elect,
+        list(request.weights),
+        request.normalize,
+        request.scale,
+    )

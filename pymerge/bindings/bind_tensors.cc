@@ -39,13 +39,6 @@ void bind_tensors(py::module_& module) {
                   py::arg("code"))
       .def_static("from_buffer", &from_buffer, py::arg("buffer"), py::arg("code"))
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
-      .def(
-          "first_nonfinite",
-          [](const Tensor& tensor) {
-            const py::gil_scoped_release release;
-            return find_nonfinite(tensor.view.data, tensor.view.dtype, tensor.view.count);
-          },
-          "Flat index of the first infinity or NaN, or -1.")
       .def("is_nonfinite_at", [](const Tensor& tensor, std::int64_t index) {
         const auto* at = tensor.view.data + index * item_size(tensor.view.dtype);
         return index < tensor.view.count && find_nonfinite(at, tensor.view.dtype, 1) == 0;

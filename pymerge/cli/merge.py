@@ -25,7 +25,7 @@ def merge(
     threads: options.threads = None,
     memory: options.memory = None,
     seed: options.seed = 0,
-    shard_size: options.shard_size = "5B",  # type: ignore[assignment]
+    shard_size: options.shard_size = "5B",  # type: ignore[assignment]  # Typer parses it
     dry_run: options.dry_run = False,
     lenient: options.lenient = False,
     overwrite: options.overwrite = False,

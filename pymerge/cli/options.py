@@ -166,7 +166,7 @@ def accept_peer_options(command: Callable[P, R]) -> Callable[..., R]:
     ]
     parameters = [*signature.parameters.values(), *extra]
     # Typer reads both, in every version.
-    accepting.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    accepting.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # mypy knows no __signature__
     accepting.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return accepting
 

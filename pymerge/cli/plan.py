@@ -18,7 +18,7 @@ def plan(
     threads: options.threads = None,
     memory: options.memory = None,
     seed: options.seed = 0,
-    shard_size: options.shard_size = "5B",  # type: ignore[assignment]
+    shard_size: options.shard_size = "5B",  # type: ignore[assignment]  # Typer parses it
     lenient: options.lenient = False,
     allow_crimes: options.allow_crimes = False,
     tensors: options.tensors = False,

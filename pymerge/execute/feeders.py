@@ -10,7 +10,7 @@ import numpy as np
 from pymerge import _core
 from pymerge.backends import answers
 from pymerge.backends.protocol import Ops
-from pymerge.backends.rules import flatten_rules
+from pymerge.backends.rules import flatten_rules, flatten_task_merge
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, Select, WeightedSum
@@ -95,12 +95,7 @@ class StreamFeeder:
             self.tensor(task.sources[request.base]),
             compute,
             code,
-            flatten_rules(request.rules),
-            list(request.coefficients),
-            request.elect,
-            list(request.weights),
-            request.normalize,
-            request.scale,
+            *flatten_task_merge(request),
         )
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:

@@ -11,13 +11,11 @@ from typing import Any
 
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute.values import ExecutionReport
-from pymerge.ops import Copy
 from pymerge.output.card import write_card
 from pymerge.output.extras import copy_extras
 from pymerge.output.files import sync_folder, write_json, write_text
 from pymerge.output.manifest import make_manifest
 from pymerge.output.report import MergeReport
-from pymerge.plan.costs import trace_task
 from pymerge.schedule.values import Schedule
 
 __all__ = ["Preparation", "finish", "prepare"]
@@ -52,7 +50,7 @@ def prepare(schedule: Schedule, folder: Path, *, overwrite: bool = False) -> Pre
 
     Raises:
         RecipeError: the folder is not empty, is no folder, or is one of the models.
-        ResourceError: it cannot be made, or the disk cannot hold what has to be computed.
+        ResourceError: it cannot be made, or the disk cannot hold the output.
     """
     _refuse_models(schedule, folder)
     if folder.exists() and not folder.is_dir():
@@ -125,9 +123,8 @@ def _refuse_models(schedule: Schedule, folder: Path) -> None:
 
 
 def _refuse_full_disk(schedule: Schedule, folder: Path) -> None:
-    # Copies may share their extents with the inputs; only what is computed needs room for certain.
-    plan = schedule.plan
-    needed = sum(task.nbytes for task in plan.tasks if not isinstance(trace_task(plan, task).combine, Copy))
+    # An older model that is overwritten stays until the new shards are whole: its room does not count.
+    needed = sum(shard.size for shard in schedule.shards)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ResourceError(

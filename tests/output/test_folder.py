@@ -66,11 +66,11 @@ def test_overwrite_takes_index_and_config_away_first_and_shards_last(tmp_path: P
     assert (out / "mine.txt").read_text() == "old"
 
 
-def test_a_disk_that_is_too_small_is_refused_with_the_bytes_missing(
+def test_a_disk_too_small_for_all_shards_copies_included_is_refused_with_the_bytes_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: Usage(free=1000))
-    with pytest.raises(ResourceError, match=r"writes 4,000 bytes.*1,000 free.*3,000 more"):
+    with pytest.raises(ResourceError, match=r"writes 4,024 bytes.*1,000 free.*3,024 more"):
         prepare(make_schedule(make_model(tmp_path / "m"), make_model(tmp_path / "n"), nbytes=4000), tmp_path / "out")
 
 
