@@ -1,4 +1,4 @@
-// A whole tensor as kernels see it: where it is and what it is made of. Flat, row-major.
+// A tensor as kernels see it: where it is and what it is made of. Flat, row-major.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +10,9 @@ namespace pymerge {
 struct Operand {
   const void* data;
   DType dtype;
+  // Flat index of the element at `data`: kernels always count from the tensor's start, wherever the
+  // part of it that they are given lies.
+  std::int64_t first = 0;
 };
 
 // A run of elements of a tensor, by flat index.

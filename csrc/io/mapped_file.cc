@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -19,48 +21,108 @@ std::int64_t page_size() {
   return size;
 }
 
+// Page faults of the calling thread so far, or -1 where the system does not count them.
+long count_faults() {
+#ifdef RUSAGE_THREAD
+  rusage usage{};
+  if (getrusage(RUSAGE_THREAD, &usage) == 0) return usage.ru_minflt + usage.ru_majflt;
+#endif
+  return -1;
+}
+
 }  // namespace
 
-MappedFile::MappedFile(std::string path) : path_(std::move(path)) {
-  const int fd = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) throw_errno("cannot open", path_, errno);
+MappedFile::MappedFile(std::string path, bool in_place)
+    : path_(std::move(path)), place_(in_place ? Place::kUnknown : Place::kCostly) {
+  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd_ < 0) throw_errno("cannot open", path_, errno);
   struct stat status{};
-  if (fstat(fd, &status) != 0 || !S_ISREG(status.st_mode)) {
+  if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
     const int number = S_ISREG(status.st_mode) ? errno : EISDIR;
-    close(fd);
+    close(fd_);
     throw_errno("cannot read", path_, number);
   }
   size_ = status.st_size;
-  if (size_ > 0) {
-    void* data = mmap(nullptr, static_cast<std::size_t>(size_), PROT_READ, MAP_SHARED, fd, 0);
+  if (size_ == 0) return;
+  void* data = mmap(nullptr, static_cast<std::size_t>(size_), PROT_READ, MAP_SHARED, fd_, 0);
+  if (data == MAP_FAILED) {
     const int number = errno;
-    close(fd);
-    if (data == MAP_FAILED) throw_errno("cannot map", path_, number);
-    data_ = static_cast<std::byte*>(data);
-  } else {
-    close(fd);
+    close(fd_);
+    throw_errno("cannot map", path_, number);
   }
+  data_ = static_cast<std::byte*>(data);
 }
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) munmap(data_, static_cast<std::size_t>(size_));
+  close(fd_);
+}
+
+bool MappedFile::is_cheap_in_place(std::int64_t offset, std::int64_t length) const {
+  Place place = place_.load(std::memory_order_relaxed);
+  if (place == Place::kCheap || place == Place::kCostly) return place == Place::kCheap;
+  const std::int64_t begin = (offset + kHugePage - 1) / kHugePage * kHugePage;
+  if (begin + kHugePage > std::min(offset + length, size_)) return false;  // too small to tell
+  if (place != Place::kUnknown || !place_.compare_exchange_strong(place, Place::kProbing)) {
+    return false;  // another thread is finding out
+  }
+  const long before = count_faults();
+  for (std::int64_t at = begin; at < begin + kHugePage; at += page_size()) {
+    static_cast<void>(*static_cast<const volatile std::byte*>(data_ + at));
+  }
+  // A huge page costs one fault, small ones one each 64 KiB: 32. Measured over 2.2 GB, 2 threads: in
+  // place 0.034 s of CPU a GB with huge pages, 0.11 with small ones; read() into 256 KiB 0.04, 0.07.
+  const bool cheap = before >= 0 && count_faults() - before <= 4;
+  place_ = cheap ? Place::kCheap : Place::kCostly;
+  if (!cheap) done_with(begin, kHugePage);
+  return cheap;
+}
+
+void MappedFile::read(std::int64_t offset, std::int64_t length, std::byte* out) const {
+  while (length > 0) {
+    const ssize_t got = pread(fd_, out, static_cast<std::size_t>(length), offset);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw_errno("cannot read", path_, errno);
+    if (got == 0) {
+      throw Error(ErrorCode::kFormat,
+                  "the file has become shorter while it was read; wait until nothing writes to it, "
+                  "then run the command again",
+                  path_, "", offset);
+    }
+    out += got;
+    offset += got;
+    length -= got;
+  }
+}
+
+bool MappedFile::is_cached(std::int64_t offset) const {
+#ifdef RWF_NOWAIT
+  char byte;
+  const iovec target{&byte, 1};
+  return preadv2(fd_, &target, 1, offset, RWF_NOWAIT) == 1;
+#else
+  static_cast<void>(offset);
+  return false;
+#endif
 }
 
 void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
   const std::int64_t page = page_size();
   const std::int64_t begin = offset / page * page;
   const std::int64_t end = std::min(offset + length, size_);
-  if (begin < end) madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
+  // Asking for what is there costs a walk over every page (12 us a MB): three looks tell as much.
+  if (begin >= end || (is_cached(begin) && is_cached((begin + end) / 2) && is_cached(end - 1))) {
+    return;
+  }
+  madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
 }
 
 void MappedFile::done_with(std::int64_t offset, std::int64_t length) const {
-  // Outward to whole fault-around windows: touching a page maps its neighbors in the window too,
-  // and those of a run's edges would otherwise stay for good (250 MB of a 2.2 GB file in 512 KiB
-  // runs). A neighbor that is still being read is simply mapped again from the page cache.
-  constexpr std::int64_t kFaultAround = 64 * 1024;
-  const std::int64_t begin = offset / kFaultAround * kFaultAround;
+  // Outward to whole huge pages: a fault maps neighbors too, and those of a run's edges would stay
+  // for good. One that is still being read is simply mapped again from the page cache.
+  const std::int64_t begin = offset / kHugePage * kHugePage;
   const std::int64_t end =
-      std::min((offset + length + kFaultAround - 1) / kFaultAround * kFaultAround, size_);
+      std::min((offset + length + kHugePage - 1) / kHugePage * kHugePage, size_);
   if (begin < end) madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_DONTNEED);
 }
 

@@ -1,4 +1,4 @@
-// A tensor in memory or in a mapped file, kept alive by its owner, with hints about its pages.
+// A tensor in memory or in a mapped file, kept alive by its owner.
 #pragma once
 
 #include <cstddef>
@@ -20,17 +20,20 @@ struct TensorView {
   Operand operand() const { return {data, dtype}; }
   std::int64_t nbytes() const { return count * dtype_bits(dtype) / 8; }
 
+  // What MappedFile offers, in elements; plain memory is always read in place.
+  bool is_cheap_in_place() const { return !file || file->is_cheap_in_place(offset(), nbytes()); }
+  void read(Range range, std::byte* out) const { file->read(offset(range), length(range), out); }
   void will_need(Range range) const {
     if (file) file->will_need(offset(range), length(range));
   }
   void done_with(Range range) const {
     if (file) file->done_with(offset(range), length(range));
   }
+  // Of the first byte in its file.
+  std::int64_t offset() const { return data - file->data(); }
 
  private:
-  std::int64_t offset(Range range) const {
-    return (data - file->data()) + range.begin * item_size(dtype);
-  }
+  std::int64_t offset(Range range) const { return offset() + range.begin * item_size(dtype); }
   std::int64_t length(Range range) const { return range.count * item_size(dtype); }
 };
 

@@ -30,16 +30,21 @@ class AlignedBuffer {
   std::unique_ptr<std::byte, void (*)(void*)> data_;
 };
 
-// A thread's working memory for kernels; grows to the largest request and is reused.
+// A thread's working memory: for kernels, and for copies of what they read. Each grows to the
+// largest request and is reused.
 class Scratch {
  public:
-  void* take(std::size_t size) {
-    if (size > buffer_.size()) buffer_ = AlignedBuffer(size);
-    return buffer_.data();
-  }
+  void* take(std::size_t size) { return grown(work_, size); }
+  std::byte* take_copies(std::size_t size) { return grown(copies_, size); }
 
  private:
-  AlignedBuffer buffer_{0};
+  static std::byte* grown(AlignedBuffer& buffer, std::size_t size) {
+    if (size > buffer.size()) buffer = AlignedBuffer(size);
+    return buffer.data();
+  }
+
+  AlignedBuffer work_{0};
+  AlignedBuffer copies_{0};
 };
 
 }  // namespace pymerge

@@ -6,14 +6,11 @@ Block sums are added in order within a tile of 256 blocks, in float64; tile sums
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-
 import numpy as np
 
 from .convert import Array
 
-__all__ = ["BLOCK", "LANES", "TILE", "exact_sum", "tile_sums"]
+__all__ = ["BLOCK", "LANES", "TILE", "tile_sums"]
 
 BLOCK = 1024
 LANES = 32
@@ -39,11 +36,3 @@ def tile_sums(terms: Array) -> list[float]:
         for block in range(TILE // BLOCK):
             sums += blocks[:, block]
     return [float(value) for value in sums]
-
-
-def exact_sum(values: Iterable[float]) -> float:
-    """Sum rounded once, so the order of `values` does not matter; not finite if a value is not."""
-    listed = list(values)
-    if all(map(math.isfinite, listed)):
-        return math.fsum(listed)
-    return sum(listed)

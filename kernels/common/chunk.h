@@ -52,25 +52,26 @@ inline Bits<Real> magnitude_key(Real value) {
 }
 
 template <typename From, typename Real>
-inline void widen(const void* data, std::int64_t begin, int n, Real* __restrict out) {
+inline void widen(const void* data, std::int64_t at, int n, Real* __restrict out) {
   using Unaligned [[gnu::aligned(1), gnu::may_alias]] = From;
-  const auto* in = static_cast<const Unaligned*>(data) + begin;
+  const auto* in = static_cast<const Unaligned*>(data) + at;
   for (int i = 0; i < n; ++i) out[i] = static_cast<Real>(in[i]);
 }
 
 // Elements [begin, begin + n) of a tensor, n <= kBlock, exactly.
 template <typename Real>
 inline void decode(const Operand& tensor, std::int64_t begin, int n, Real* __restrict out) {
+  const std::int64_t at = begin - tensor.first;
   switch (tensor.dtype) {
     case DType::kBF16: {
-      const auto* in = static_cast<const plain::Half*>(tensor.data) + begin;
+      const auto* in = static_cast<const plain::Half*>(tensor.data) + at;
       for (int i = 0; i < n; ++i) {
         out[i] = plain::from_bits(static_cast<std::uint32_t>(in[i]) << 16);
       }
       break;
     }
     case DType::kF16: {
-      const auto* in = static_cast<const plain::Half*>(tensor.data) + begin;
+      const auto* in = static_cast<const plain::Half*>(tensor.data) + at;
       if constexpr (std::is_same_v<Real, float>) {
         simd::decode_f16(in, n, out);
       } else {
@@ -81,10 +82,10 @@ inline void decode(const Operand& tensor, std::int64_t begin, int n, Real* __res
       break;
     }
     case DType::kF32:
-      widen<float>(tensor.data, begin, n, out);
+      widen<float>(tensor.data, at, n, out);
       break;
     default:  // kF64: the plan makes such tasks compute in float64
-      widen<double>(tensor.data, begin, n, out);
+      widen<double>(tensor.data, at, n, out);
       break;
   }
 }

@@ -31,9 +31,11 @@ bool is_nonfinite(const std::byte* data, DType dtype, std::int64_t index) {
 }  // namespace
 
 std::int64_t Combine::fill(Range range, std::byte* out, Scratch& scratch) {
-  inputs_.enter(range);
-  const bool bad = combine(range, out, scratch);
-  inputs_.leave(range);
+  bool bad = false;
+  inputs_.for_each_piece(range, scratch, [&](const Inputs::Piece& piece) {
+    const std::int64_t offset = (piece.range.begin - range.begin) * item_size(out_dtype_);
+    bad |= combine(piece, out + offset, scratch);
+  });
   return bad ? count_nonfinite(out, out_dtype_, range.count) : 0;
 }
 

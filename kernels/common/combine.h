@@ -26,8 +26,8 @@ class Combine {
   std::int64_t bytes(Range range) const { return inputs_.bytes(range); }
 
  protected:
-  // Returns whether any stored value is not finite.
-  virtual bool combine(Range range, std::byte* out, Scratch& scratch) = 0;
+  // Writes a piece; returns whether any stored value is not finite.
+  virtual bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) = 0;
 
   const Inputs inputs_;
   const Compute compute_;

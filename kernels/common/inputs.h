@@ -1,61 +1,74 @@
-// The tensors that one request reads, with the hints that keep reading ahead of the kernels and
-// resident memory behind them.
+// The tensors that one request reads, handed to kernels piece by piece: in place where that is
+// cheap, else as copies that fit in the second-level cache. Reading runs ahead of the kernels, and
+// nothing stays resident behind them.
 #pragma once
 
-#include <algorithm>
+#include <atomic>
 #include <cstdint>
-#include <utility>
+#include <memory>
 #include <vector>
 
 #include "common/canonical.h"
 #include "io/tensor_view.h"
+#include "runtime/aligned_buffer.h"
 
 namespace pymerge {
 
 class Inputs {
  public:
-  // Read ahead in steps of kStep elements, kAhead of them in front of the first reader. 8 Mi bf16
-  // elements are 16 MiB: two default readahead windows of a 2026 kernel, so a disk never idles.
-  static constexpr std::int64_t kStep = 4 << 20;
-  static constexpr std::int64_t kAhead = 2;
-
   // `base` may have no data: then there is none.
-  Inputs(std::vector<TensorView> tensors, TensorView base)
-      : tensors_(std::move(tensors)), base_(std::move(base)) {
-    for (const TensorView& tensor : tensors_) operands_.push_back(tensor.operand());
-    base_operand_ = base_.operand();
-    each([](const TensorView& view) { view.will_need({0, std::min(view.count, kStep * kAhead)}); });
-  }
+  Inputs(std::vector<TensorView> tensors, TensorView base);
 
-  int size() const { return static_cast<int>(operands_.size()); }
+  int size() const { return static_cast<int>(tensors_.size()); }
   std::int64_t count() const { return tensors_.empty() ? base_.count : tensors_[0].count; }
-  const Operand* operands() const { return operands_.data(); }
-  const Operand* base() const { return has_base() ? &base_operand_ : nullptr; }
   bool has_base() const { return base_.data != nullptr; }
   const std::vector<TensorView>& tensors() const { return tensors_; }
+  const TensorView& base() const { return base_; }
 
   // Bytes that one pass over `range` reads.
-  std::int64_t bytes(Range range) const {
-    std::int64_t total = 0;
-    each([&](const TensorView& view) { total += range.count * item_size(view.dtype); });
-    return total;
+  std::int64_t bytes(Range range) const;
+
+  // What one call of a kernel sees: elements `range` of every tensor. `base` may be null.
+  struct Piece {
+    Range range;
+    const Operand* tensors;
+    const Operand* base;
+  };
+  // Calls body(piece) for consecutive pieces of `range`, in order, each ending at a canonical
+  // block's end (or the range's).
+  template <typename Body>
+  void for_each_piece(Range range, Scratch& scratch, const Body& body) const {
+    Pieces pieces(*this, range, scratch);
+    while (pieces.next()) body(pieces.piece());
   }
 
-  void enter(Range range) const {
-    // Once per step: where this range crosses (or touches) a step's first element.
-    const std::int64_t step = (range.begin + range.count - 1) / kStep;
-    if (step == 0 || step * kStep < range.begin) return;
-    const std::int64_t ahead = (step + kAhead - 1) * kStep;
-    each([&](const TensorView& view) {
-      if (ahead < view.count) view.will_need({ahead, std::min(kStep, view.count - ahead)});
-    });
-  }
-
-  void leave(Range range) const {
-    each([&](const TensorView& view) { view.done_with(range); });
-  }
+  // Elements `range` on their own, for a look here and there: always copied from files, so that no
+  // page of theirs becomes resident. Valid until `scratch` gives copies again.
+  void peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece) const;
 
  private:
+  class Pieces {
+   public:
+    Pieces(const Inputs& inputs, Range range, Scratch& scratch);
+    ~Pieces();
+    Pieces(const Pieces&) = delete;
+    Pieces& operator=(const Pieces&) = delete;
+    bool next();
+    const Piece& piece() const { return piece_; }
+
+   private:
+    const Inputs& inputs_;
+    const Range range_;
+    std::int64_t at_;
+    std::int64_t step_;
+    std::vector<Operand> operands_;  // the tensors, then the base
+    std::vector<bool> in_place_;     // of the same
+    std::byte* copies_ = nullptr;    // one after the other, `step_` elements each
+    Piece piece_{};
+  };
+
+  void ask_ahead(Range range) const;
+  void let_go(Range range) const;
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView& tensor : tensors_) body(tensor);
@@ -64,8 +77,8 @@ class Inputs {
 
   std::vector<TensorView> tensors_;
   TensorView base_;
-  std::vector<Operand> operands_;
-  Operand base_operand_{};
+  // Per window: elements that this pass has not read yet.
+  std::unique_ptr<std::atomic<std::int64_t>[]> left_;
 };
 
 }  // namespace pymerge

@@ -18,9 +18,9 @@ class Measure : public TileJob {
   std::int64_t tiles() const override { return tile_count(inputs_.count()); }
   void run(std::int64_t tile, Scratch& scratch) override {
     const Range range = tile_range(tile);
-    inputs_.enter(range);
-    measure(tile, range, scratch);
-    inputs_.leave(range);
+    inputs_.for_each_piece(
+        range, scratch, [&](const Inputs::Piece& piece) { measure(tile, piece, scratch); });
+    finish(tile);
     bytes_read_ += inputs_.bytes(range);
   }
 
@@ -28,7 +28,9 @@ class Measure : public TileJob {
   std::int64_t bytes_read() const { return bytes_read_; }
 
  protected:
-  virtual void measure(std::int64_t tile, Range range, Scratch& scratch) = 0;
+  // Adds one piece to what the tile holds; pieces come in order. Then the tile is finished.
+  virtual void measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) = 0;
+  virtual void finish(std::int64_t) {}
   Range tile_range(std::int64_t tile) const {
     const std::int64_t begin = tile * kTile;
     return {begin, std::min(kTile, inputs_.count() - begin)};

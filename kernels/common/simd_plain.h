@@ -65,6 +65,46 @@ inline int append_in_range(const Key* keys, int n, Key low, Key width, Key* out)
   return count;
 }
 
+// Philox4x32-7 on the counters first .. first + 127, laid out as random.h states.
+inline constexpr int kCounters = 128;
+inline constexpr int kRounds = 7;
+inline constexpr std::uint32_t kMultipliers[2] = {0xD2511F53u, 0xCD9E8D57u};
+inline constexpr std::uint32_t kWeyl[2] = {0x9E3779B9u, 0xBB67AE85u};
+
+inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* draws) {
+  // 128 divides 2^32: the high word is the same for the whole block.
+  const auto low = static_cast<std::uint32_t>(first);
+  const auto high = static_cast<std::uint32_t>(first >> 32);
+  for (int j = 0; j < kCounters; ++j) {
+    std::uint32_t c0 = low + static_cast<std::uint32_t>(j);
+    std::uint32_t c1 = high;
+    std::uint32_t c2 = 0;
+    std::uint32_t c3 = 0;
+    auto k0 = static_cast<std::uint32_t>(key);
+    auto k1 = static_cast<std::uint32_t>(key >> 32);
+    for (int round = 0; round < kRounds; ++round) {
+      const std::uint64_t p0 = std::uint64_t{kMultipliers[0]} * c0;
+      const std::uint64_t p1 = std::uint64_t{kMultipliers[1]} * c2;
+      c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+      c1 = static_cast<std::uint32_t>(p1);
+      c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+      c3 = static_cast<std::uint32_t>(p0);
+      k0 += kWeyl[0];
+      k1 += kWeyl[1];
+    }
+    const std::uint32_t words[4] = {c0, c1, c2, c3};
+    for (int w = 0; w < 4; ++w) {
+      draws[(2 * w) * kCounters + j] = static_cast<std::uint16_t>(words[w]);
+      draws[(2 * w + 1) * kCounters + j] = static_cast<std::uint16_t>(words[w] >> 16);
+    }
+  }
+}
+
+// No vectors of its own: what needs them is written as loops for the compiler.
+struct Vector {
+  static constexpr int kWidth = 0;
+};
+
 }  // namespace plain
 }  // namespace
 }  // namespace pymerge

@@ -55,6 +55,140 @@ inline int append_in_range(const std::uint64_t* keys, int n, std::uint64_t low, 
   return plain::append_in_range(keys, n, low, width, out);
 }
 
+// A counter word in the low half of each 64-bit lane, where the widening multiplication wants it;
+// what is left in the high halves never counts.
+inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* draws) {
+  using plain::kCounters, plain::kRounds;
+  __m256i keys[kRounds][2];
+  for (int i = 0; i < 2; ++i) {
+    auto word = static_cast<std::uint32_t>(key >> (32 * i));
+    for (int round = 0; round < kRounds; ++round, word += plain::kWeyl[i]) {
+      keys[round][i] = _mm256_set1_epi64x(word);
+    }
+  }
+  const __m256i m0 = _mm256_set1_epi64x(plain::kMultipliers[0]);
+  const __m256i m1 = _mm256_set1_epi64x(plain::kMultipliers[1]);
+  const __m256i high = _mm256_set1_epi64x(static_cast<std::int64_t>(first >> 32));
+  const __m256i four = _mm256_set1_epi64x(4);
+  __m256i counter =
+      _mm256_add_epi64(_mm256_set1_epi64x(static_cast<std::int64_t>(first & 0xffffffffu)),
+                       _mm256_setr_epi64x(0, 1, 2, 3));
+  for (int j = 0; j < kCounters; j += 16) {
+    __m256i words[4][4];
+    for (auto& c : words) {
+      c[0] = counter;
+      c[1] = high;
+      c[2] = c[3] = _mm256_setzero_si256();
+      counter = _mm256_add_epi64(counter, four);
+      for (int round = 0; round < kRounds; ++round) {
+        const __m256i p0 = _mm256_mul_epu32(c[0], m0);
+        const __m256i p1 = _mm256_mul_epu32(c[2], m1);
+        const __m256i h0 = _mm256_xor_si256(_mm256_srli_epi64(p1, 32), keys[round][0]);
+        const __m256i h1 = _mm256_xor_si256(_mm256_srli_epi64(p0, 32), keys[round][1]);
+        c[0] = _mm256_xor_si256(h0, c[1]);
+        c[2] = _mm256_xor_si256(h1, c[3]);
+        c[1] = p1;
+        c[3] = p0;
+      }
+    }
+    constexpr int kUncross = 0xd8;  // what 128-bit halves do to the order of 64-bit lanes, undone
+    const auto narrow = [](__m256i a, __m256i b) {
+      const __m256 both = _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88);
+      return _mm256_permute4x64_epi64(_mm256_castps_si256(both), kUncross);
+    };
+    const auto store = [](std::uint16_t* at, __m256i a, __m256i b) {
+      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), kUncross);
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), packed);
+    };
+    const __m256i halves = _mm256_set1_epi32(0xffff);
+    for (int w = 0; w < 4; ++w) {
+      const __m256i a = narrow(words[0][w], words[1][w]);
+      const __m256i b = narrow(words[2][w], words[3][w]);
+      store(draws + (2 * w) * kCounters + j, _mm256_and_si256(a, halves),
+            _mm256_and_si256(b, halves));
+      store(draws + (2 * w + 1) * kCounters + j, _mm256_srli_epi32(a, 16),
+            _mm256_srli_epi32(b, 16));
+    }
+  }
+}
+
+// Eight float32 lanes and what merging does with them; see simd.h.
+struct Vector {
+  using Real = __m256;
+  using Key = __m256i;
+  using Mask = __m256i;  // all ones or zero in each lane
+  static constexpr int kWidth = 8;
+  static constexpr int kTable = 8;
+
+  static Real decode_bf16(const Half* in) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+  }
+  static Real decode_f16(const Half* in) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
+  }
+  static Real load(const float* in) { return _mm256_loadu_ps(in); }
+  static void store(float* out, Real x) { _mm256_storeu_ps(out, x); }
+  static Real fill(float x) { return _mm256_set1_ps(x); }
+  static Key fill_key(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+
+  static Real add(Real a, Real b) { return _mm256_add_ps(a, b); }
+  static Real subtract(Real a, Real b) { return _mm256_sub_ps(a, b); }
+  static Real multiply(Real a, Real b) { return _mm256_mul_ps(a, b); }
+  static Real add_if(Mask mask, Real a, Real b) { return add(a, keep(mask, b)); }
+  static Real keep(Mask mask, Real x) { return _mm256_and_ps(_mm256_castsi256_ps(mask), x); }
+
+  static Key magnitude_key(Real x) {
+    const Key magnitude = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+    return _mm256_min_epu32(magnitude, _mm256_set1_epi32(0x7fc00000));
+  }
+  static Mask in_band(Key key, Key low, Key high) {
+    return _mm256_andnot_si256(_mm256_cmpgt_epi32(low, key), _mm256_cmpgt_epi32(high, key));
+  }
+  static unsigned bits(Mask mask) {
+    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
+  }
+  static int count(Mask mask) { return __builtin_popcount(bits(mask)); }
+  static Mask above(Key key, Key bound) { return _mm256_cmpgt_epi32(key, bound); }
+  static Mask within(Key key, Key low, Key width) {
+    const __m256i shifted = _mm256_sub_epi32(key, low);
+    return _mm256_cmpeq_epi32(_mm256_min_epu32(shifted, width), shifted);
+  }
+  // Stores the keys under the mask, in order; `out` has room for a whole vector. Most masks are
+  // empty and cost one test.
+  static int append(Mask mask, Key key, std::uint32_t* out) {
+    unsigned hits = bits(mask);
+    if (hits == 0) return 0;
+    alignas(32) std::uint32_t keys[kWidth];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(keys), key);
+    int count = 0;
+    for (; hits != 0; hits &= hits - 1) out[count++] = keys[__builtin_ctz(hits)];
+    return count;
+  }
+  static Mask drawn(const std::uint16_t* draws, Key limit) {
+    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(draws));
+    return _mm256_cmpgt_epi32(limit, _mm256_cvtepu16_epi32(narrow));
+  }
+
+  static Mask not_negative(Real x) {
+    return _mm256_castps_si256(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_GE_OQ));
+  }
+  // Not <= 0 once its sign is flipped where `side` is not set: NaN always is.
+  static Mask agrees(Real x, Mask side) {
+    const __m256i sign = _mm256_set1_epi32(static_cast<int>(0x80000000u));
+    const __m256i turn = _mm256_andnot_si256(side, sign);
+    const __m256 turned = _mm256_xor_ps(x, _mm256_castsi256_ps(turn));
+    return _mm256_castps_si256(_mm256_cmp_ps(turned, _mm256_setzero_ps(), _CMP_NLE_UQ));
+  }
+  static Key no_bits() { return _mm256_setzero_si256(); }
+  static Key set_bit(Key bits, Mask mask, int bit) {
+    return _mm256_or_si256(bits, _mm256_and_si256(mask, _mm256_set1_epi32(1 << bit)));
+  }
+  static Real look_up(const float* table, Key index) {
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+  }
+};
+
 }  // namespace v3
 }  // namespace
 }  // namespace pymerge

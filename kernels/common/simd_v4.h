@@ -54,6 +54,130 @@ inline int append_in_range(const std::uint64_t* keys, int n, std::uint64_t low, 
   return plain::append_in_range(keys, n, low, width, out);
 }
 
+// A counter word in the low half of each 64-bit lane, where the widening multiplication wants it;
+// what is left in the high halves never counts.
+inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* draws) {
+  using plain::kCounters, plain::kRounds;
+  __m512i keys[kRounds][2];
+  for (int i = 0; i < 2; ++i) {
+    auto word = static_cast<std::uint32_t>(key >> (32 * i));
+    for (int round = 0; round < kRounds; ++round, word += plain::kWeyl[i]) {
+      keys[round][i] = _mm512_set1_epi64(word);
+    }
+  }
+  const __m512i m0 = _mm512_set1_epi64(plain::kMultipliers[0]);
+  const __m512i m1 = _mm512_set1_epi64(plain::kMultipliers[1]);
+  const __m512i high = _mm512_set1_epi64(static_cast<std::int64_t>(first >> 32));
+  // The low words of the sixteen lanes' low halves, then their high words.
+  alignas(64) std::int16_t order[32];
+  for (int i = 0; i < 16; ++i) {
+    order[i] = static_cast<std::int16_t>(4 * i);
+    order[16 + i] = static_cast<std::int16_t>(4 * i + 1);
+  }
+  const __m512i pick = _mm512_load_si512(order);
+  const __m512i eight = _mm512_set1_epi64(8);
+  __m512i counter = _mm512_add_epi64(
+      _mm512_set1_epi64(static_cast<std::int64_t>(first & 0xffffffffu)),
+      _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+  for (int j = 0; j < kCounters; j += 16) {
+    __m512i words[2][4];
+    for (auto& c : words) {
+      c[0] = counter;
+      c[1] = high;
+      c[2] = c[3] = _mm512_setzero_si512();
+      counter = _mm512_add_epi64(counter, eight);
+    }
+#pragma GCC unroll 7
+    for (int round = 0; round < kRounds; ++round) {
+      for (auto& c : words) {
+        const __m512i p0 = _mm512_mul_epu32(c[0], m0);
+        const __m512i p1 = _mm512_mul_epu32(c[2], m1);
+        constexpr int kXor3 = 0x96;
+        c[0] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c[1], keys[round][0], kXor3);
+        c[2] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c[3], keys[round][1], kXor3);
+        c[1] = p1;
+        c[3] = p0;
+      }
+    }
+    for (int w = 0; w < 4; ++w) {
+      const __m512i halves = _mm512_permutex2var_epi16(words[0][w], pick, words[1][w]);
+      auto* low = reinterpret_cast<__m256i*>(draws + (2 * w) * kCounters + j);
+      auto* top = reinterpret_cast<__m256i*>(draws + (2 * w + 1) * kCounters + j);
+      _mm256_storeu_si256(low, _mm512_castsi512_si256(halves));
+      _mm256_storeu_si256(top, _mm512_extracti64x4_epi64(halves, 1));
+    }
+  }
+}
+
+// Sixteen float32 lanes and what merging does with them; see simd.h.
+struct Vector {
+  using Real = __m512;
+  using Key = __m512i;
+  using Mask = __mmask16;
+  static constexpr int kWidth = 16;
+  static constexpr int kTable = 16;
+
+  static Real decode_bf16(const Half* in) {
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+  }
+  static Real decode_f16(const Half* in) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in)));
+  }
+  static Real load(const float* in) { return _mm512_loadu_ps(in); }
+  static void store(float* out, Real x) { _mm512_storeu_ps(out, x); }
+  static Real fill(float x) { return _mm512_set1_ps(x); }
+  static Key fill_key(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
+
+  static Real add(Real a, Real b) { return _mm512_add_ps(a, b); }
+  static Real subtract(Real a, Real b) { return _mm512_sub_ps(a, b); }
+  static Real multiply(Real a, Real b) { return _mm512_mul_ps(a, b); }
+  static Real add_if(Mask mask, Real a, Real b) { return _mm512_mask_add_ps(a, mask, a, b); }
+  static Real keep(Mask mask, Real x) { return _mm512_maskz_mov_ps(mask, x); }
+
+  static Key magnitude_key(Real x) {
+    const Key magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+    return _mm512_min_epu32(magnitude, _mm512_set1_epi32(0x7fc00000));
+  }
+  static Mask in_band(Key key, Key low, Key high) {
+    return _mm512_mask_cmplt_epi32_mask(_mm512_cmpge_epi32_mask(key, low), key, high);
+  }
+  static int count(Mask mask) { return __builtin_popcount(mask); }
+  static Mask above(Key key, Key bound) { return _mm512_cmpgt_epi32_mask(key, bound); }
+  static Mask within(Key key, Key low, Key width) {
+    return _mm512_cmple_epu32_mask(_mm512_sub_epi32(key, low), width);
+  }
+  // Stores the keys under the mask, in order; `out` has room for a whole vector.
+  static int append(Mask mask, Key key, std::uint32_t* out) {
+    // Compress in a register, store whole: a compressing store is microcoded on Zen 4.
+    _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, key));
+    return count(mask);
+  }
+  static Mask drawn(const std::uint16_t* draws, Key limit) {
+    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(draws));
+    return _mm512_cmplt_epi32_mask(_mm512_cvtepu16_epi32(narrow), limit);
+  }
+
+  static Mask not_negative(Real x) {
+    return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GE_OQ);
+  }
+  // Not <= 0 once its sign is flipped where `side` is not set: NaN always is.
+  static Mask agrees(Real x, Mask side) {
+    const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i turned =
+        _mm512_mask_xor_epi32(bits, static_cast<__mmask16>(~side), bits, sign);
+    return _mm512_cmp_ps_mask(_mm512_castsi512_ps(turned), _mm512_setzero_ps(), _CMP_NLE_UQ);
+  }
+  static Key no_bits() { return _mm512_setzero_si512(); }
+  static Key set_bit(Key bits, Mask mask, int bit) {
+    return _mm512_mask_or_epi32(bits, mask, bits, _mm512_set1_epi32(1 << bit));
+  }
+  static Real look_up(const float* table, Key index) {
+    return _mm512_permutexvar_ps(index, _mm512_loadu_ps(table));
+  }
+};
+
 }  // namespace v4
 }  // namespace
 }  // namespace pymerge

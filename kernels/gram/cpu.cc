@@ -14,11 +14,10 @@ double block_dot(const Real* a, const Real* b) {
 }
 
 template <typename Real, typename Lane>
-void tile_as(const Operand* tensors, int n, const Operand* base, Range tile, double* sums,
-             Real* scratch) {
+void add_as(const Operand* tensors, int n, const Operand* base, Range range, double* sums,
+            Real* scratch) {
   Real* const origin = base == nullptr ? nullptr : scratch + n * kBlock;
-  for (int pair = 0; pair < n * (n + 1) / 2; ++pair) sums[pair] = 0;
-  for_each_chunk(tile, [&](std::int64_t begin, int count) {
+  for_each_chunk(range, [&](std::int64_t begin, int count) {
     if (origin != nullptr) decode(*base, begin, count, origin);
     for (int i = 0; i < n; ++i) {
       Real* const values = scratch + i * kBlock;
@@ -34,14 +33,14 @@ void tile_as(const Operand* tensors, int n, const Operand* base, Range tile, dou
   });
 }
 
-void tile(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
+void add(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
           Range range, double* sums, void* scratch) {
   if (compute == Compute::kFloat64) {
-    tile_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
+    add_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
   } else if (narrow) {
-    tile_as<float, float>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+    add_as<float, float>(tensors, n, base, range, sums, static_cast<float*>(scratch));
   } else {
-    tile_as<float, double>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+    add_as<float, double>(tensors, n, base, range, sums, static_cast<float*>(scratch));
   }
 }
 
@@ -51,6 +50,6 @@ std::size_t scratch_bytes(int n) {
 
 }  // namespace
 
-PYMERGE_EXPORT(GramKernel, gram) = {tile, scratch_bytes};
+PYMERGE_EXPORT(GramKernel, gram) = {add, scratch_bytes};
 
 }  // namespace pymerge

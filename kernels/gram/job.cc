@@ -18,10 +18,10 @@ GramMeasure::GramMeasure(Inputs inputs, Compute compute)
             });
 }
 
-void GramMeasure::measure(std::int64_t tile, Range range, Scratch& scratch) {
-  kernel_.tile(inputs_.operands(), inputs_.size(), inputs_.base(), compute_, narrow_, range,
-               partials_.data() + tile * pairs_,
-               scratch.take(kernel_.scratch_bytes(inputs_.size())));
+void GramMeasure::measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) {
+  kernel_.add(piece.tensors, inputs_.size(), piece.base, compute_, narrow_, piece.range,
+              partials_.data() + tile * pairs_,
+              scratch.take(kernel_.scratch_bytes(inputs_.size())));
 }
 
 }  // namespace pymerge

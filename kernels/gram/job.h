@@ -16,7 +16,7 @@ class GramMeasure : public Measure {
   int pairs() const { return pairs_; }
 
  protected:
-  void measure(std::int64_t tile, Range range, Scratch& scratch) override;
+  void measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) override;
 
  private:
   const GramKernel& kernel_;

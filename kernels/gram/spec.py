@@ -14,8 +14,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..common.canonical import exact_sum, tile_sums
+from ..common.canonical import tile_sums
 from ..common.convert import Array, decode
+from ..common.exact import exact_sum
 
 PASSES = 1
 

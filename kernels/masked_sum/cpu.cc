@@ -29,11 +29,10 @@ void add_block(const Real* delta, const Bits<Real>* keep, MaskedTotals& totals) 
 }
 
 template <typename Real>
-void tile_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range tile,
-             MaskedTotals* totals, Workspace<Real>* space) {
+void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range range,
+            MaskedTotals* totals, Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
-  for (int i = 0; i < n; ++i) totals[i] = {0, 0, 0};
-  for_each_chunk(tile, [&](std::int64_t begin, int count) {
+  for_each_chunk(range, [&](std::int64_t begin, int count) {
     if (base != nullptr) decode(*base, begin, count, space->base);
     for (int i = 0; i < n; ++i) {
       Real* __restrict delta = space->delta;
@@ -52,17 +51,17 @@ void tile_as(const Operand* tensors, const Rule* rules, int n, const Operand* ba
   });
 }
 
-void tile(const Operand* tensors, const Rule* rules, int n, const Operand* base, Compute compute,
-          Range range, MaskedTotals* totals, void* scratch) {
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, Compute compute,
+         Range range, MaskedTotals* totals, void* scratch) {
   if (compute == Compute::kFloat64) {
-    tile_as(tensors, rules, n, base, range, totals, static_cast<Workspace<double>*>(scratch));
+    add_as(tensors, rules, n, base, range, totals, static_cast<Workspace<double>*>(scratch));
   } else {
-    tile_as(tensors, rules, n, base, range, totals, static_cast<Workspace<float>*>(scratch));
+    add_as(tensors, rules, n, base, range, totals, static_cast<Workspace<float>*>(scratch));
   }
 }
 
 }  // namespace
 
-PYMERGE_EXPORT(MaskedSumKernel, masked_sum) = {tile, sizeof(Workspace<double>)};
+PYMERGE_EXPORT(MaskedSumKernel, masked_sum) = {add, sizeof(Workspace<double>)};
 
 }  // namespace pymerge

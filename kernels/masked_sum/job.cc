@@ -12,9 +12,9 @@ MaskedSumMeasure::MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<R
       rules_(std::move(rules)),
       partials_(static_cast<std::size_t>(tiles() * inputs_.size())) {}
 
-void MaskedSumMeasure::measure(std::int64_t tile, Range range, Scratch& scratch) {
-  kernel_.tile(inputs_.operands(), rules_.data(), inputs_.size(), inputs_.base(), compute_, range,
-               partials_.data() + tile * inputs_.size(), scratch.take(kernel_.scratch_bytes));
+void MaskedSumMeasure::measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) {
+  kernel_.add(piece.tensors, rules_.data(), inputs_.size(), piece.base, compute_, piece.range,
+              partials_.data() + tile * inputs_.size(), scratch.take(kernel_.scratch_bytes));
 }
 
 }  // namespace pymerge

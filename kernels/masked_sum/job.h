@@ -15,7 +15,7 @@ class MaskedSumMeasure : public Measure {
   const std::vector<MaskedTotals>& partials() const { return partials_; }
 
  protected:
-  void measure(std::int64_t tile, Range range, Scratch& scratch) override;
+  void measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) override;
 
  private:
   const MaskedSumKernel& kernel_;

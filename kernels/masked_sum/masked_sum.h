@@ -8,15 +8,16 @@
 namespace pymerge {
 
 struct MaskedTotals {
-  double total;        // sum of |D|
-  double kept;         // sum of |D| where the mask is 1
-  std::int64_t count;  // ones in the mask
+  double total = 0;        // sum of |D|
+  double kept = 0;         // sum of |D| where the mask is 1
+  std::int64_t count = 0;  // ones in the mask
 };
 
 struct MaskedSumKernel {
-  // One canonical tile's sums, block partials added in order (float64 lanes). `base` may be null.
-  void (*tile)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-               Compute compute, Range tile, MaskedTotals* totals, void* scratch);
+  // Adds the block partials of `range` (whole blocks of one canonical tile), in order (float64
+  // lanes), to totals[n]. `base` may be null.
+  void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
+              Compute compute, Range range, MaskedTotals* totals, void* scratch);
   std::size_t scratch_bytes;
 };
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..common.canonical import exact_sum, tile_sums
+from ..common.canonical import tile_sums
 from ..common.convert import Array, decode
+from ..common.exact import exact_sum
 from ..mask import spec as mask
 
 PASSES = 1

@@ -1,7 +1,7 @@
 #include "select/job.h"
 
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <utility>
 
 #include "runtime/isa.h"
@@ -9,9 +9,13 @@
 namespace pymerge {
 namespace {
 
-// Sample: 1,024 runs of 64 elements. The standard error of a rank is then at most 0.2 % of the
+// Sample: up to 1,024 runs of 64 elements. The standard error of a rank is then at most 0.2 % of the
 // tensor (runs are a little correlated); +- 0.7 % of the tensor is 3.5 of them (docs/numerics.md).
-constexpr std::int64_t kRuns = 1024;
+// Fewer runs in a small tensor, in a bracket as much wider: reading one costs as much as scanning
+// 2,000 elements.
+constexpr std::int64_t kMaxRuns = 1024;
+constexpr std::int64_t kMinRuns = 128;
+constexpr std::int64_t kElementsPerRun = 32 << 10;
 constexpr std::int64_t kRunLength = 64;
 constexpr double kBracket = 0.007;
 // Gathered keys of one entry before a pass only counts: 16 MiB of float32 keys.
@@ -26,7 +30,7 @@ class SelectMeasure::SearchBase {
   virtual std::int64_t tiles() const = 0;
   virtual bool is_sampling() const = 0;
   virtual void sample(Scratch& scratch) = 0;
-  virtual void pass(std::int64_t tile, Range range, Scratch& scratch) = 0;
+  virtual void pass(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) = 0;
   virtual bool again() = 0;
 };
 
@@ -38,7 +42,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
   std::int64_t tiles() const override { return is_sampling() ? 1 : tile_count(count_); }
   bool is_sampling() const override { return phase_ == Phase::kSample; }
   void sample(Scratch& scratch) override;
-  void pass(std::int64_t tile, Range range, Scratch& scratch) override;
+  void pass(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) override;
   bool again() override;
 
  private:
@@ -60,7 +64,6 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     std::atomic<std::int64_t> gathered{0};
   };
 
-  SelectEntry request(const Entry& entry) const;
   void bracket(Entry& entry, std::vector<Key>& keys);
   bool settle(Entry& entry);
   void settle_at(Entry& entry, Key key, std::int64_t ties_wanted);
@@ -70,6 +73,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
   SelectMeasure& owner_;
   const SelectKernel& kernel_;
   const std::int64_t count_;
+  const std::int64_t runs_;
   Phase phase_;
   std::vector<std::unique_ptr<Entry>> entries_;
   // Keys above the bracket's top when its histogram was asked for, per entry.
@@ -81,6 +85,7 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_
     : owner_(owner),
       kernel_(PYMERGE_SELECT_LEVEL(select, active_isa())),
       count_(owner.inputs_.count()),
+      runs_(std::clamp(count_ / kElementsPerRun, kMinRuns, kMaxRuns)),
       phase_(count_ > kTile ? Phase::kSample : Phase::kScan),
       above_(counts.size(), 0) {
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -95,31 +100,22 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_
 }
 
 template <typename Key>
-SelectEntry SelectMeasure::Search<Key>::request(const Entry& entry) const {
-  SelectEntry made{};
-  made.tensor = owner_.inputs_.operands()[entry.source];
-  made.low = entry.low;
-  made.high = entry.high;
-  made.shift = entry.shift;
-  return made;
-}
-
-template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
-  const std::int64_t stride = count_ / kRuns;
-  std::vector<Key> keys(static_cast<std::size_t>(kRuns * kRunLength));
-  for (const auto& entry : entries_) {
-    for (std::int64_t run = 0; run < kRuns; ++run) {
-      // Each run touches a page of its own, and its neighbors come along: let them go in between.
-      if (run % 64 == 0)
-        owner_.inputs_.leave({std::max<std::int64_t>(0, run - 64) * stride, 64 * stride});
-      kernel_.keys(owner_.inputs_.operands()[entry->source], owner_.inputs_.base(), owner_.compute_,
-                   {run * stride, kRunLength}, keys.data() + run * kRunLength,
-                   scratch.take(kernel_.scratch_bytes));
+  const std::int64_t stride = count_ / runs_;
+  std::vector<std::vector<Key>> keys(entries_.size());
+  for (auto& sampled : keys) sampled.resize(static_cast<std::size_t>(runs_ * kRunLength));
+  std::vector<Operand> operands;
+  Inputs::Piece piece{};
+  for (std::int64_t run = 0; run < runs_; ++run) {
+    owner_.inputs_.peek({run * stride, kRunLength}, scratch, operands, piece);
+    for (std::size_t e = 0; e < entries_.size(); ++e) {
+      kernel_.keys(piece.tensors[e], piece.base, owner_.compute_, piece.range,
+                   keys[e].data() + run * kRunLength, scratch.take(kernel_.scratch_bytes));
     }
-    if (!entry->settled) bracket(*entry, keys);
   }
-  owner_.inputs_.leave({0, count_});
+  for (std::size_t e = 0; e < entries_.size(); ++e) {
+    if (!entries_[e]->settled) bracket(*entries_[e], keys[e]);
+  }
 }
 
 // The sample's order statistics a little above and below the wanted rank.
@@ -130,49 +126,53 @@ void SelectMeasure::Search<Key>::bracket(Entry& entry, std::vector<Key>& keys) {
   const auto rank = [&](double at) {  // from the largest
     return keys.begin() + static_cast<std::ptrdiff_t>(std::clamp(at * size, 0.0, size - 1));
   };
-  const auto above = rank(share - kBracket);
-  const auto below = rank(share + kBracket);
+  const double width = kBracket * std::sqrt(static_cast<double>(kMaxRuns) / static_cast<double>(runs_));
+  const auto above = rank(share - width);
+  const auto below = rank(share + width);
   std::nth_element(keys.begin(), above, keys.end(), std::greater<Key>());
-  if (share > kBracket) entry.high = *above;
+  if (share > width) entry.high = *above;
   std::nth_element(keys.begin(), below, keys.end(), std::greater<Key>());
-  if (share < 1 - kBracket) entry.low = *below;
+  if (share < 1 - width) entry.low = *below;
 }
 
 template <typename Key>
-void SelectMeasure::Search<Key>::pass(std::int64_t tile, Range range, Scratch& scratch) {
-  // Workspace first, then room for a tile of keys per entry.
+void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& piece,
+                                      Scratch& scratch) {
   std::vector<SelectEntry> requests;
   std::vector<Entry*> open;
   for (const auto& entry : entries_) {
     if (entry->settled) continue;
-    requests.push_back(request(*entry));
+    SelectEntry request{};
+    request.tensor = piece.tensors[entry->source];
+    request.low = entry->low;
+    request.high = entry->high;
+    request.shift = entry->shift;
+    request.buckets = entry->buckets.data();
+    requests.push_back(request);
     open.push_back(entry.get());
   }
   const auto n = static_cast<int>(requests.size());
-  const std::size_t room = static_cast<std::size_t>(range.count) * sizeof(Key) + 64;
+  // Workspace first, then room for a piece of keys per entry.
+  const std::size_t room = static_cast<std::size_t>(piece.range.count) * sizeof(Key) + 64;
   const std::size_t work = (kernel_.scratch_bytes + 63) / 64 * 64;
   auto* memory = static_cast<std::byte*>(scratch.take(work + room * requests.size()));
   if (phase_ == Phase::kHistogram) {
-    for (int e = 0; e < n; ++e)
-      requests[static_cast<std::size_t>(e)].buckets =
-          open[static_cast<std::size_t>(e)]->buckets.data();
-    kernel_.histogram(requests.data(), n, owner_.inputs_.base(), owner_.compute_, range, memory);
+    kernel_.histogram(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
     const bool gather = open[e]->low < open[e]->high && open[e]->gathered < kMaxGathered;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
-  kernel_.scan(requests.data(), n, owner_.inputs_.base(), owner_.compute_, range, memory);
+  kernel_.scan(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
   for (std::size_t e = 0; e < requests.size(); ++e) {
     TileResult& result = open[e]->tiles[static_cast<std::size_t>(tile)];
-    result.above = requests[e].above;
-    result.inside = requests[e].inside;
-    result.found.clear();
-    const std::int64_t before = open[e]->gathered.fetch_add(result.inside);
-    if (requests[e].found != nullptr && before + result.inside <= kMaxGathered) {
+    result.above += requests[e].above;
+    result.inside += requests[e].inside;
+    const std::int64_t before = open[e]->gathered.fetch_add(requests[e].inside);
+    if (requests[e].found != nullptr && before + requests[e].inside <= kMaxGathered) {
       const auto* found = static_cast<const Key*>(requests[e].found);
-      result.found.assign(found, found + result.inside);
+      result.found.insert(result.found.end(), found, found + requests[e].inside);
     }
   }
 }
@@ -194,6 +194,9 @@ bool SelectMeasure::Search<Key>::again() {
     }
   }
   phase_ = phase_ == Phase::kHistogram ? Phase::kScan : Phase::kHistogram;
+  for (const auto& entry : entries_) {
+    for (TileResult& tile : entry->tiles) tile = {};
+  }
   return !all;
 }
 
@@ -238,14 +241,24 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
       ties_wanted -= ties;
       continue;
     }
-    const Range range = owner_.tile_range(static_cast<std::int64_t>(tile));
-    std::vector<Key> keys(static_cast<std::size_t>(range.count));
+    // Piece by piece, so that no array of a tile's size is made.
     Scratch scratch;
-    kernel_.keys(owner_.inputs_.operands()[entry.source], owner_.inputs_.base(), owner_.compute_,
-                 range, keys.data(), scratch.take(kernel_.scratch_bytes));
+    std::vector<Operand> operands;
+    Inputs::Piece piece{};
+    std::vector<Key> keys(static_cast<std::size_t>(kBlock));
+    const Range range = owner_.tile_range(static_cast<std::int64_t>(tile));
+    const std::int64_t end = range.begin + range.count;
+    std::int64_t begin = range.begin;
     std::int64_t at = 0;
-    for (; ties_wanted > 0; ++at) ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
-    cut = {key, range.begin + at - 1};
+    for (; ties_wanted > 0; begin += kBlock) {
+      owner_.inputs_.peek({begin, std::min(kBlock, end - begin)}, scratch, operands, piece);
+      kernel_.keys(piece.tensors[entry.source], piece.base, owner_.compute_, piece.range,
+                   keys.data(), scratch.take(kernel_.scratch_bytes));
+      for (at = 0; at < piece.range.count && ties_wanted > 0; ++at) {
+        ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
+      }
+    }
+    cut = {key, begin - kBlock + at - 1};
     break;
   }
   entry.settled = true;
@@ -303,8 +316,8 @@ void SelectMeasure::run(std::int64_t tile, Scratch& scratch) {
   search_->is_sampling() ? search_->sample(scratch) : Measure::run(tile, scratch);
 }
 
-void SelectMeasure::measure(std::int64_t tile, Range range, Scratch& scratch) {
-  search_->pass(tile, range, scratch);
+void SelectMeasure::measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) {
+  search_->pass(tile, piece, scratch);
 }
 
 bool SelectMeasure::again() { return search_->again(); }

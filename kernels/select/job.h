@@ -23,7 +23,7 @@ class SelectMeasure : public Measure {
   const std::vector<Rule::Cut>& cuts() const { return cuts_; }
 
  protected:
-  void measure(std::int64_t tile, Range range, Scratch& scratch) override;
+  void measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) override;
 
  private:
   template <typename Key>

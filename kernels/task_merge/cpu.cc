@@ -1,5 +1,6 @@
 // task_merge on the CPU. Reads every input once, writes the output once; masks live for one block.
 #include "common/rules.h"
+#include "task_merge/fused.h"
 #include "task_merge/task_merge.h"
 
 namespace pymerge {
@@ -150,24 +151,38 @@ void elect(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   }
 }
 
+// Elements [begin, begin + n) of base + S into space.sum; the run lies in one canonical block.
+template <typename Real>
+void merge_run(const TaskMergeArgs& args, std::int64_t begin, int n, const Workspace<Real>& space) {
+  decode(args.base, begin, n, space.base);
+  if (args.elect) {
+    make_parts(args, begin, n, space);
+    elect(args, n, space);
+  } else {
+    add_parts(args, begin, n, space);
+  }
+  Real* __restrict sum = space.sum;
+  const Real* __restrict base = space.base;
+  for (int e = 0; e < n; ++e) sum[e] = base[e] + sum[e];
+}
+
 template <typename Real>
 bool fill_as(const TaskMergeArgs& args, Range range, DType out_dtype, void* out, void* scratch) {
   const Workspace<Real> space(scratch);
+  // Draws lie where the loops' base and values do: only one of the two ways is at work at a time.
+  FusedMerge<VectorFor<Real>> fused(args, reinterpret_cast<std::uint16_t*>(space.base));
   bool bad = false;
   auto* at = static_cast<unsigned char*>(out);
-  for_each_chunk(range, [&](std::int64_t begin, int n) {
-    decode(args.base, begin, n, space.base);
-    if (args.elect) {
-      make_parts(args, begin, n, space);
-      elect(args, n, space);
-    } else {
-      add_parts(args, begin, n, space);
-    }
-    Real* __restrict sum = space.sum;
-    const Real* __restrict base = space.base;
-    for (int e = 0; e < n; ++e) sum[e] = base[e] + sum[e];
-    bad |= encode(sum, n, out_dtype, at);
+  const auto store = [&](int n) {
+    bad |= encode(space.sum, n, out_dtype, at);
     at += n * item_size(out_dtype);
+  };
+  for_each_chunk(range, [&](std::int64_t begin, int n) {
+    const int done = fused.run(begin, n, space.sum);
+    if (done > 0) store(done);
+    if (done == n) return;
+    merge_run(args, begin + done, n - done, space);
+    store(n - done);
   });
   return bad;
 }

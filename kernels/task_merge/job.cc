@@ -10,15 +10,21 @@ TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dty
                                    TaskMergeNumbers numbers)
     : Combine(std::move(inputs), compute, out_dtype),
       kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
-      numbers_(std::move(numbers)),
-      args_{*inputs_.base(),         inputs_.operands(),
-            numbers_.rules.data(),   numbers_.coefficients.data(),
-            numbers_.weights.data(), inputs_.size(),
-            numbers_.elect,          numbers_.normalize,
-            numbers_.scale} {}
+      numbers_(std::move(numbers)) {}
 
-bool TaskMergeCombine::combine(Range range, std::byte* out, Scratch& scratch) {
-  return kernel_.fill(args_, compute_, range, out_dtype_, out,
+bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
+  const TaskMergeArgs args{
+      *piece.base,
+      piece.tensors,
+      numbers_.rules.data(),
+      numbers_.coefficients.data(),
+      numbers_.weights.data(),
+      inputs_.size(),
+      numbers_.elect,
+      numbers_.normalize,
+      numbers_.scale,
+  };
+  return kernel_.fill(args, compute_, piece.range, out_dtype_, out,
                       scratch.take(kernel_.scratch_bytes(inputs_.size())));
 }
 

@@ -22,12 +22,11 @@ class TaskMergeCombine : public Combine {
   TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype, TaskMergeNumbers numbers);
 
  protected:
-  bool combine(Range range, std::byte* out, Scratch& scratch) override;
+  bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;
 
  private:
   const TaskMergeKernel& kernel_;
   const TaskMergeNumbers numbers_;
-  TaskMergeArgs args_;
 };
 
 }  // namespace pymerge

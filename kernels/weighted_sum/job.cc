@@ -12,8 +12,8 @@ WeightedSumCombine::WeightedSumCombine(Inputs inputs, Compute compute, DType out
       kernel_(PYMERGE_SELECT_LEVEL(weighted_sum, active_isa())),
       coefficients_(std::move(coefficients)) {}
 
-bool WeightedSumCombine::combine(Range range, std::byte* out, Scratch& scratch) {
-  return kernel_.fill(inputs_.operands(), coefficients_.data(), inputs_.size(), compute_, range,
+bool WeightedSumCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
+  return kernel_.fill(piece.tensors, coefficients_.data(), inputs_.size(), compute_, piece.range,
                       out_dtype_, out, scratch.take(kernel_.scratch_bytes));
 }
 

@@ -14,7 +14,7 @@ class WeightedSumCombine : public Combine {
                      std::vector<double> coefficients);
 
  protected:
-  bool combine(Range range, std::byte* out, Scratch& scratch) override;
+  bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;
 
  private:
   const WeightedSumKernel& kernel_;

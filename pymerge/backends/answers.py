@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pymerge.kernels.common.canonical import exact_sum
+from pymerge.kernels.common.exact import exact_sum
 from pymerge.ops import Cut, MaskedTotals
 
 __all__ = ["cuts", "gram_matrix", "masked_totals"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pymerge import _core
 from pymerge.backends import load_ops, resolve_backend
-from pymerge.execute.feeders import Feeder, HostFeeder, StreamFeeder
+from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.usage import MemoryWatch, disk_bytes, name_limit
@@ -152,6 +152,14 @@ class _Execution:
             self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
 
+def _make_feeder(backend: str, engine: _core.Engine) -> Feeder:
+    if backend == "cpu":
+        return StreamFeeder(engine)
+    from pymerge.execute.host import HostFeeder
+
+    return HostFeeder(engine, load_ops(backend))
+
+
 def _remove_output(shards: Sequence[Shard], folder: Path) -> None:
     for shard in shards:
         # While the temporary file is there, the final name can only be an older merge's.
@@ -192,7 +200,7 @@ def execute(
         direct=True,
         stop_on_nonfinite=not allow_nonfinite,
     )
-    feeder: Feeder = StreamFeeder(engine) if name == "cpu" else HostFeeder(engine, load_ops(name))
+    feeder = _make_feeder(name, engine)
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite)
     try:
         check_unchanged(schedule.plan.models)

@@ -1,0 +1,71 @@
+// Loops over explicit vectors, where those of a level (simd_v3.h, simd_v4.h) beat what a compiler
+// makes of plain loops. Everything here is float32; the kernels' plain loops do the rest, and are
+// the same arithmetic.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "common/canonical.h"
+#include "common/chunk.h"
+#include "common/simd.h"
+#include "core/operand.h"
+
+namespace pymerge {
+namespace {
+
+// The vectors for a compute type; float64 has none.
+template <typename Real>
+using VectorFor = std::conditional_t<std::is_same_v<Real, float>, simd::Vector, plain::Vector>;
+
+// kWidth decoded elements of `dtype`, the first of them at `data` + `at`.
+template <typename V, DType dtype>
+inline auto decode_vector(const void* data, std::int64_t at) {
+  if constexpr (dtype == DType::kBF16) {
+    return V::decode_bf16(static_cast<const plain::Half*>(data) + at);
+  } else if constexpr (dtype == DType::kF16) {
+    return V::decode_f16(static_cast<const plain::Half*>(data) + at);
+  } else {
+    return V::load(reinterpret_cast<const float*>(static_cast<const char*>(data) + at * 4));
+  }
+}
+
+// Calls body(std::integral_constant<DType, d>) if all tensors (and the base) are of one dtype d that
+// vectors decode; returns whether it did.
+template <typename Body>
+inline bool with_dtype(const Operand* tensors, int n, const Operand* base, const Body& body) {
+  const DType dtype = tensors[0].dtype;
+  const bool same = std::all_of(tensors, tensors + n, [=](const Operand& t) {
+    return t.dtype == dtype;
+  });
+  if (!same || (base != nullptr && base->dtype != dtype)) return false;
+  switch (dtype) {
+    case DType::kBF16:
+      body(std::integral_constant<DType, DType::kBF16>{});
+      return true;
+    case DType::kF16:
+      body(std::integral_constant<DType, DType::kF16>{});
+      return true;
+    case DType::kF32:
+      body(std::integral_constant<DType, DType::kF32>{});
+      return true;
+    default:
+      return false;
+  }
+}
+
+// Calls body(std::integral_constant<int, n>) for n in 1 .. most; returns whether it did.
+template <int most, typename Body>
+inline bool with_count(int n, const Body& body) {
+  if constexpr (most == 0) {
+    return false;
+  } else {
+    if (n != most) return with_count<most - 1>(n, body);
+    body(std::integral_constant<int, most>{});
+    return true;
+  }
+}
+
+}  // namespace
+}  // namespace pymerge

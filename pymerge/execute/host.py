@@ -1,0 +1,68 @@
+"""A feeder for backends that work on whole tensors; numpy is loaded only with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pymerge import _core
+from pymerge.backends.protocol import Ops
+from pymerge.execute.feeders import StreamFeeder
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.ops import Combine, Copy, Measure
+from pymerge.plan.values import TensorTask
+
+__all__ = ["HostFeeder"]
+
+
+class HostFeeder:
+    """Any backend's Ops on whole tensors; the engine only writes. For the reference backend."""
+
+    def __init__(self, engine: _core.Engine, ops: Ops) -> None:
+        self._engine = engine
+        self._ops = ops
+        self._stream = StreamFeeder(engine)
+        self._answers: list[tuple[int, object]] = []
+        self._nonfinite: list[tuple[int, int, int]] = []
+        self._first: dict[tuple[int, int], int] = {}
+
+    @staticmethod
+    def _operands(task: TensorTask) -> list[Any]:
+        return [
+            np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
+            if s.nbytes
+            else np.empty(0, NUMPY_DTYPES[s.dtype.name])
+            for s in task.sources
+        ]
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+        """Run a measure at once; see `Feeder`."""
+        self._answers.append((ticket, self._ops.measure(request, self._operands(task), task.compute)))
+
+    def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
+        """Compute a tensor and hand its bytes to the writer; see `Feeder`."""
+        if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
+            self._stream.combine(shard, segment, task, request)
+            return
+        out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
+        self._ops.combine(request, self._operands(task), task.compute, out)
+        bad = np.flatnonzero(~np.isfinite(out.astype(np.float64)))
+        if bad.size:
+            self._nonfinite.append((shard, segment, bad.size))
+            self._first[shard, segment] = int(bad[0])
+        self._engine.fill_bytes(shard, segment, out.tobytes())
+
+    def collect(self, seconds: float) -> list[tuple[int, object]]:
+        """Return what was measured; see `Feeder`."""
+        ready, self._answers = self._answers, []
+        return ready or list(self._engine.wait(seconds))
+
+    def take_nonfinite(self) -> list[tuple[int, int, int]]:
+        """What was found; see `Feeder`."""
+        found, self._nonfinite = self._nonfinite, []
+        return found
+
+    def locate_nonfinite(self, shard: int, segment: int) -> int:
+        """See `Feeder`."""
+        return self._first[shard, segment]
