@@ -70,8 +70,9 @@ bool MappedFile::is_cheap_in_place(std::int64_t offset, std::int64_t length) con
   for (std::int64_t at = begin; at < begin + kHugePage; at += page_size()) {
     static_cast<void>(*static_cast<const volatile std::byte*>(data_ + at));
   }
-  // A huge page costs one fault, small ones one each 64 KiB: 32. Measured over 2.2 GB, 2 threads: in
-  // place 0.034 s of CPU a GB with huge pages, 0.11 with small ones; read() into 256 KiB 0.04, 0.07.
+  // A huge page costs one fault, small ones one each 64 KiB: 32. Measured over 2.2 GB, 2 threads:
+  // in place 0.034 s of CPU a GB with huge pages, 0.11 with small ones; read() into 256 KiB 0.04,
+  // 0.07.
   const bool cheap = before >= 0 && count_faults() - before <= 4;
   place_ = cheap ? Place::kCheap : Place::kCostly;
   if (!cheap) done_with(begin, kHugePage);

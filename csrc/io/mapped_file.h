@@ -14,8 +14,8 @@ class MappedFile {
   // The unit in which a mapping is cheap: what one fault maps if the page cache holds huge pages.
   static constexpr std::int64_t kHugePage = 2 << 20;
 
-  // `in_place`: reading through the mapping is allowed, where it is cheap; pages stay resident until
-  // done_with(). Throws Error if the file cannot be opened or mapped.
+  // `in_place`: reading through the mapping is allowed, where it is cheap; pages stay resident
+  // until done_with(). Throws Error if the file cannot be opened or mapped.
   explicit MappedFile(std::string path, bool in_place = true);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;

@@ -14,8 +14,9 @@ constexpr std::int64_t kAhead = 2;
 // 4 MiB of bf16. Letting go of less than a huge page (2 MiB) splits it: 0.12 s of CPU a GB, not
 // 0.034.
 constexpr std::int64_t kWindow = 2 << 20;
-// Copies of all tensors' pieces together: half of a 1 MiB second-level cache.
-constexpr std::int64_t kCopies = 512 << 10;
+// All tensors' pieces together: half of a 1 MiB second-level cache, since some kernels go over a
+// piece once a source.
+constexpr std::int64_t kPiece = 512 << 10;
 
 }  // namespace
 
@@ -78,7 +79,10 @@ void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands,
 }
 
 Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
-    : inputs_(inputs), range_(range), at_(range.begin), step_(range.count) {
+    : inputs_(inputs),
+      range_(range),
+      at_(range.begin),
+      step_(std::max(kBlock, kPiece / inputs.bytes({0, 1}) / kBlock * kBlock)) {
   inputs_.ask_ahead(range_);
   std::int64_t copied = 0;  // bytes an element
   inputs_.each([&](const TensorView& view) {
@@ -86,10 +90,7 @@ Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
     in_place_.push_back(view.is_cheap_in_place());
     if (!in_place_.back()) copied += item_size(view.dtype);
   });
-  if (copied > 0) {
-    step_ = std::max(kBlock, kCopies / copied / kBlock * kBlock);
-    copies_ = scratch.take_copies(static_cast<std::size_t>(step_ * copied));
-  }
+  copies_ = scratch.take_copies(static_cast<std::size_t>(step_ * copied));
   piece_.tensors = operands_.data();
   piece_.base = inputs_.has_base() ? &operands_.back() : nullptr;
 }

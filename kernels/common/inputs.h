@@ -60,7 +60,7 @@ class Inputs {
     const Inputs& inputs_;
     const Range range_;
     std::int64_t at_;
-    std::int64_t step_;
+    const std::int64_t step_;        // elements of a piece, at most
     std::vector<Operand> operands_;  // the tensors, then the base
     std::vector<bool> in_place_;     // of the same
     std::byte* copies_ = nullptr;    // one after the other, `step_` elements each

@@ -16,6 +16,15 @@ inline constexpr int kVectorBytes = 32;
 inline constexpr int kVectorBytes = 16;
 #endif
 
+// The fixed tree over kLanes lanes; changes them.
+template <typename Lane>
+inline double tree_sum(Lane* lanes) {
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return static_cast<double>(lanes[0]);
+}
+
 template <typename Lane>
 struct Lanes {
   static constexpr int kWidth = kVectorBytes / static_cast<int>(sizeof(Lane));
@@ -37,10 +46,7 @@ struct Lanes {
     for (int v = 0; v < kVectors; ++v) {
       for (int i = 0; i < kWidth; ++i) lanes[v * kWidth + i] = sums[v][i];
     }
-    for (int width = kLanes / 2; width > 0; width /= 2) {
-      for (int i = 0; i < width; ++i) lanes[i] += lanes[i + width];
-    }
-    return static_cast<double>(lanes[0]);
+    return pymerge::tree_sum(lanes);
   }
 };
 

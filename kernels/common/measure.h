@@ -18,8 +18,8 @@ class Measure : public TileJob {
   std::int64_t tiles() const override { return tile_count(inputs_.count()); }
   void run(std::int64_t tile, Scratch& scratch) override {
     const Range range = tile_range(tile);
-    inputs_.for_each_piece(
-        range, scratch, [&](const Inputs::Piece& piece) { measure(tile, piece, scratch); });
+    inputs_.for_each_piece(range, scratch,
+                           [&](const Inputs::Piece& piece) { measure(tile, piece, scratch); });
     finish(tile);
     bytes_read_ += inputs_.bytes(range);
   }

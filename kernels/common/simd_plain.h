@@ -21,7 +21,9 @@ inline std::uint32_t to_bits(float value) {
   return bits;
 }
 
+// Stored elements, wherever they lie.
 using Half [[gnu::aligned(1), gnu::may_alias]] = std::uint16_t;
+using Float [[gnu::aligned(1), gnu::may_alias]] = float;
 
 // float16 -> float32, exact. The exponent is rebiased by a multiplication, which also makes
 // float16's denormals normal; infinities and NaN are patched in.

@@ -9,6 +9,7 @@ namespace pymerge {
 namespace {
 namespace v3 {
 
+using plain::Float;
 using plain::Half;
 
 inline void decode_f16(const Half* in, int n, float* out) {
@@ -127,7 +128,7 @@ struct Vector {
   static Real decode_f16(const Half* in) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
   }
-  static Real load(const float* in) { return _mm256_loadu_ps(in); }
+  static Real load(const Float* in) { return _mm256_loadu_ps(in); }
   static void store(float* out, Real x) { _mm256_storeu_ps(out, x); }
   static Real fill(float x) { return _mm256_set1_ps(x); }
   static Key fill_key(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
@@ -137,10 +138,14 @@ struct Vector {
   static Real multiply(Real a, Real b) { return _mm256_mul_ps(a, b); }
   static Real add_if(Mask mask, Real a, Real b) { return add(a, keep(mask, b)); }
   static Real keep(Mask mask, Real x) { return _mm256_and_ps(_mm256_castsi256_ps(mask), x); }
+  static Real magnitude(Real x) {
+    return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
+  }
 
+  // Of the result of an arithmetic operation: all its NaN are quiet, so the least of them is the
+  // canonical one.
   static Key magnitude_key(Real x) {
-    const Key magnitude = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
-    return _mm256_min_epu32(magnitude, _mm256_set1_epi32(0x7fc00000));
+    return _mm256_min_epu32(_mm256_castps_si256(magnitude(x)), _mm256_set1_epi32(0x7fc00000));
   }
   static Mask in_band(Key key, Key low, Key high) {
     return _mm256_andnot_si256(_mm256_cmpgt_epi32(low, key), _mm256_cmpgt_epi32(high, key));
@@ -149,6 +154,16 @@ struct Vector {
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(mask)));
   }
   static int count(Mask mask) { return __builtin_popcount(bits(mask)); }
+  // One more in the lanes under the mask; the sum over all lanes.
+  static Key count_in(Key counts, Mask mask) { return _mm256_sub_epi32(counts, mask); }
+  static std::int64_t total(Key counts) {
+    alignas(32) std::int32_t lanes[kWidth];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(lanes), counts);
+    std::int64_t sum = 0;
+    for (const std::int32_t lane : lanes) sum += lane;
+    return sum;
+  }
+  static Mask equal(Key a, Key b) { return _mm256_cmpeq_epi32(a, b); }
   static Mask above(Key key, Key bound) { return _mm256_cmpgt_epi32(key, bound); }
   static Mask within(Key key, Key low, Key width) {
     const __m256i shifted = _mm256_sub_epi32(key, low);
@@ -180,6 +195,16 @@ struct Vector {
     const __m256 turned = _mm256_xor_ps(x, _mm256_castsi256_ps(turn));
     return _mm256_castps_si256(_mm256_cmp_ps(turned, _mm256_setzero_ps(), _CMP_NLE_UQ));
   }
+  // Halves of a vector in float64.
+  using Wide = __m256d;
+  static constexpr int kWide = 4;
+  static Wide widen_low(Real x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
+  static Wide widen_high(Real x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+  static Wide add(Wide a, Wide b) { return _mm256_add_pd(a, b); }
+  // a b + c for a and b that were float32: their product is exact, so this rounds like an addition.
+  static Wide add_product(Wide a, Wide b, Wide c) { return _mm256_fmadd_pd(a, b, c); }
+  static void store(double* out, Wide x) { _mm256_storeu_pd(out, x); }
+
   static Key no_bits() { return _mm256_setzero_si256(); }
   static Key set_bit(Key bits, Mask mask, int bit) {
     return _mm256_or_si256(bits, _mm256_and_si256(mask, _mm256_set1_epi32(1 << bit)));

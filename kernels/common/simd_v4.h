@@ -9,6 +9,7 @@ namespace pymerge {
 namespace {
 namespace v4 {
 
+using plain::Float;
 using plain::Half;
 
 inline void decode_f16(const Half* in, int n, float* out) {
@@ -76,9 +77,9 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
   }
   const __m512i pick = _mm512_load_si512(order);
   const __m512i eight = _mm512_set1_epi64(8);
-  __m512i counter = _mm512_add_epi64(
-      _mm512_set1_epi64(static_cast<std::int64_t>(first & 0xffffffffu)),
-      _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
+  __m512i counter =
+      _mm512_add_epi64(_mm512_set1_epi64(static_cast<std::int64_t>(first & 0xffffffffu)),
+                       _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7));
   for (int j = 0; j < kCounters; j += 16) {
     __m512i words[2][4];
     for (auto& c : words) {
@@ -124,7 +125,7 @@ struct Vector {
   static Real decode_f16(const Half* in) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in)));
   }
-  static Real load(const float* in) { return _mm512_loadu_ps(in); }
+  static Real load(const Float* in) { return _mm512_loadu_ps(in); }
   static void store(float* out, Real x) { _mm512_storeu_ps(out, x); }
   static Real fill(float x) { return _mm512_set1_ps(x); }
   static Key fill_key(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
@@ -134,15 +135,26 @@ struct Vector {
   static Real multiply(Real a, Real b) { return _mm512_mul_ps(a, b); }
   static Real add_if(Mask mask, Real a, Real b) { return _mm512_mask_add_ps(a, mask, a, b); }
   static Real keep(Mask mask, Real x) { return _mm512_maskz_mov_ps(mask, x); }
+  static Real magnitude(Real x) {
+    return _mm512_castsi512_ps(
+        _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)));
+  }
 
+  // Of the result of an arithmetic operation: all its NaN are quiet, so the least of them is the
+  // canonical one.
   static Key magnitude_key(Real x) {
-    const Key magnitude = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
-    return _mm512_min_epu32(magnitude, _mm512_set1_epi32(0x7fc00000));
+    return _mm512_min_epu32(_mm512_castps_si512(magnitude(x)), _mm512_set1_epi32(0x7fc00000));
   }
   static Mask in_band(Key key, Key low, Key high) {
     return _mm512_mask_cmplt_epi32_mask(_mm512_cmpge_epi32_mask(key, low), key, high);
   }
   static int count(Mask mask) { return __builtin_popcount(mask); }
+  // One more in the lanes under the mask; the sum over all lanes.
+  static Key count_in(Key counts, Mask mask) {
+    return _mm512_mask_add_epi32(counts, mask, counts, _mm512_set1_epi32(1));
+  }
+  static std::int64_t total(Key counts) { return _mm512_reduce_add_epi32(counts); }
+  static Mask equal(Key a, Key b) { return _mm512_cmpeq_epi32_mask(a, b); }
   static Mask above(Key key, Key bound) { return _mm512_cmpgt_epi32_mask(key, bound); }
   static Mask within(Key key, Key low, Key width) {
     return _mm512_cmple_epu32_mask(_mm512_sub_epi32(key, low), width);
@@ -165,10 +177,19 @@ struct Vector {
   static Mask agrees(Real x, Mask side) {
     const __m512i sign = _mm512_set1_epi32(static_cast<int>(0x80000000u));
     const __m512i bits = _mm512_castps_si512(x);
-    const __m512i turned =
-        _mm512_mask_xor_epi32(bits, static_cast<__mmask16>(~side), bits, sign);
+    const __m512i turned = _mm512_mask_xor_epi32(bits, static_cast<__mmask16>(~side), bits, sign);
     return _mm512_cmp_ps_mask(_mm512_castsi512_ps(turned), _mm512_setzero_ps(), _CMP_NLE_UQ);
   }
+  // Halves of a vector in float64.
+  using Wide = __m512d;
+  static constexpr int kWide = 8;
+  static Wide widen_low(Real x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
+  static Wide widen_high(Real x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
+  static Wide add(Wide a, Wide b) { return _mm512_add_pd(a, b); }
+  // a b + c for a and b that were float32: their product is exact, so this rounds like an addition.
+  static Wide add_product(Wide a, Wide b, Wide c) { return _mm512_fmadd_pd(a, b, c); }
+  static void store(double* out, Wide x) { _mm512_storeu_pd(out, x); }
+
   static Key no_bits() { return _mm512_setzero_si512(); }
   static Key set_bit(Key bits, Mask mask, int bit) {
     return _mm512_mask_or_epi32(bits, mask, bits, _mm512_set1_epi32(1 << bit));

@@ -19,26 +19,37 @@ namespace {
 template <typename Real>
 using VectorFor = std::conditional_t<std::is_same_v<Real, float>, simd::Vector, plain::Vector>;
 
-// kWidth decoded elements of `dtype`, the first of them at `data` + `at`.
+// A tensor of `dtype` from element `begin` on: [i] is the kWidth decoded elements from begin + i
+// on. Made before a loop, so that the compiler need not fear that a store moves the tensor.
 template <typename V, DType dtype>
-inline auto decode_vector(const void* data, std::int64_t at) {
-  if constexpr (dtype == DType::kBF16) {
-    return V::decode_bf16(static_cast<const plain::Half*>(data) + at);
-  } else if constexpr (dtype == DType::kF16) {
-    return V::decode_f16(static_cast<const plain::Half*>(data) + at);
-  } else {
-    return V::load(reinterpret_cast<const float*>(static_cast<const char*>(data) + at * 4));
-  }
-}
+class VectorInput {
+ public:
+  VectorInput() = default;
+  VectorInput(const Operand& tensor, std::int64_t begin)
+      : data_(static_cast<const Item*>(tensor.data) + (begin - tensor.first)) {}
 
-// Calls body(std::integral_constant<DType, d>) if all tensors (and the base) are of one dtype d that
-// vectors decode; returns whether it did.
+  auto operator[](std::int64_t i) const {
+    if constexpr (dtype == DType::kBF16) {
+      return V::decode_bf16(data_ + i);
+    } else if constexpr (dtype == DType::kF16) {
+      return V::decode_f16(data_ + i);
+    } else {
+      return V::load(data_ + i);
+    }
+  }
+
+ private:
+  using Item = std::conditional_t<dtype == DType::kF32, plain::Float, plain::Half>;
+  const Item* data_ = nullptr;
+};
+
+// Calls body(std::integral_constant<DType, d>) if all tensors (and the base) are of one dtype d
+// that vectors decode; returns whether it did.
 template <typename Body>
 inline bool with_dtype(const Operand* tensors, int n, const Operand* base, const Body& body) {
   const DType dtype = tensors[0].dtype;
-  const bool same = std::all_of(tensors, tensors + n, [=](const Operand& t) {
-    return t.dtype == dtype;
-  });
+  const bool same =
+      std::all_of(tensors, tensors + n, [=](const Operand& t) { return t.dtype == dtype; });
   if (!same || (base != nullptr && base->dtype != dtype)) return false;
   switch (dtype) {
     case DType::kBF16:

@@ -1,6 +1,7 @@
 // gram on the CPU. Reads every input once; n (n + 1) / 2 multiply-adds an element.
 #include "common/lanes.h"
 #include "common/rules.h"
+#include "common/vectors.h"
 #include "gram/gram.h"
 
 namespace pymerge {
@@ -33,14 +34,71 @@ void add_as(const Operand* tensors, int n, const Operand* base, Range range, dou
   });
 }
 
+// Block partials of float64 lanes over float32 values, a vector's width of lanes at a time, so that
+// all sums stay in registers.
+template <typename V, DType dtype, int n>
+void add_block_vectors(const Operand* tensors, const Operand* base, std::int64_t begin,
+                       double* sums) {
+  constexpr int kPairs = n * (n + 1) / 2;
+  double lanes[kPairs][kLanes];
+  VectorInput<V, dtype> inputs[n];
+  for (int i = 0; i < n; ++i) inputs[i] = {tensors[i], begin};
+  const VectorInput<V, dtype> origin(base == nullptr ? tensors[0] : *base, begin);
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    typename V::Wide low[kPairs] = {};
+    typename V::Wide high[kPairs] = {};
+    for (int k = lane; k < kBlock; k += kLanes) {
+      typename V::Wide lows[n];
+      typename V::Wide highs[n];
+      for (int i = 0; i < n; ++i) {
+        auto value = inputs[i][k];
+        if (base != nullptr) value = V::subtract(value, origin[k]);
+        lows[i] = V::widen_low(value);
+        highs[i] = V::widen_high(value);
+      }
+      int pair = 0;
+      for (int i = 0; i < n; ++i) {
+        for (int j = i; j < n; ++j, ++pair) {
+          low[pair] = V::add_product(lows[i], lows[j], low[pair]);
+          high[pair] = V::add_product(highs[i], highs[j], high[pair]);
+        }
+      }
+    }
+    for (int pair = 0; pair < kPairs; ++pair) {
+      V::store(&lanes[pair][lane], low[pair]);
+      V::store(&lanes[pair][lane + V::kWide], high[pair]);
+    }
+  }
+  for (int pair = 0; pair < kPairs; ++pair) sums[pair] += tree_sum(lanes[pair]);
+}
+
+// Whole blocks of `range`, where vectors serve; returns how many elements that were.
+template <typename V>
+std::int64_t add_vectors(const Operand* tensors, int n, const Operand* base, Range range,
+                         double* sums) {
+  std::int64_t done = 0;
+  if constexpr (V::kWidth > 0) {
+    with_dtype(tensors, n, base, [&](auto dtype) {
+      with_count<3>(n, [&](auto count) {
+        for (; done + kBlock <= range.count; done += kBlock) {
+          add_block_vectors<V, dtype(), count()>(tensors, base, range.begin + done, sums);
+        }
+      });
+    });
+  }
+  return done;
+}
+
 void add(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
-          Range range, double* sums, void* scratch) {
+         Range range, double* sums, void* scratch) {
   if (compute == Compute::kFloat64) {
     add_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
   } else if (narrow) {
     add_as<float, float>(tensors, n, base, range, sums, static_cast<float*>(scratch));
   } else {
-    add_as<float, double>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+    const std::int64_t done = add_vectors<simd::Vector>(tensors, n, base, range, sums);
+    add_as<float, double>(tensors, n, base, {range.begin + done, range.count - done}, sums,
+                          static_cast<float*>(scratch));
   }
 }
 

@@ -9,9 +9,9 @@ namespace pymerge {
 
 struct GramKernel {
   // Adds the block partials of `range` (whole blocks of one canonical tile), in order, to
-  // sums[n (n + 1) / 2]: the pairs (0, 0), (0, 1), ..., (1, 1), ... `narrow`: every product is exact
-  // in float32 (all inputs bf16 or f16, no base), so lanes are float32; else they are float64.
-  // `base` may be null.
+  // sums[n (n + 1) / 2]: the pairs (0, 0), (0, 1), ..., (1, 1), ... `narrow`: every product is
+  // exact in float32 (all inputs bf16 or f16, no base), so lanes are float32; else they are
+  // float64. `base` may be null.
   void (*add)(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
               Range range, double* sums, void* scratch);
   std::size_t (*scratch_bytes)(int n);

@@ -1,6 +1,7 @@
 // masked_sum on the CPU. Reads every input once.
 #include "common/lanes.h"
 #include "common/rules.h"
+#include "common/vectors.h"
 #include "masked_sum/masked_sum.h"
 
 namespace pymerge {
@@ -28,10 +29,67 @@ void add_block(const Real* delta, const Bits<Real>* keep, MaskedTotals& totals) 
   totals.kept += block_sum<double>([&kept](int k) { return Lanes<double>::load(kept + k); });
 }
 
+// A whole block of a task vector under a Bernoulli rule, a vector's width of lanes at a time, so
+// that all sums stay in registers.
+template <typename V, DType dtype>
+void add_block_vectors(const Operand& tensor, const Operand& base, const Rule& rule,
+                       std::int64_t begin, MaskedTotals& totals) {
+  alignas(64) std::uint16_t draws[kBlock];
+  block_draws(rule.key, begin / kBlock, draws);
+  const auto limit = V::fill_key(rule.keep);
+  double all[kLanes];
+  double kept[kLanes];
+  std::int64_t ones = 0;
+  const VectorInput<V, dtype> input(tensor, begin);
+  const VectorInput<V, dtype> origin(base, begin);
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    typename V::Wide sums[4] = {};
+    for (int k = lane; k < kBlock; k += kLanes) {
+      const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
+      const auto mask = V::drawn(draws + k, limit);
+      const auto masked = V::keep(mask, magnitude);
+      ones += V::count(mask);
+      sums[0] = V::add(sums[0], V::widen_low(magnitude));
+      sums[1] = V::add(sums[1], V::widen_high(magnitude));
+      sums[2] = V::add(sums[2], V::widen_low(masked));
+      sums[3] = V::add(sums[3], V::widen_high(masked));
+    }
+    V::store(all + lane, sums[0]);
+    V::store(all + lane + V::kWide, sums[1]);
+    V::store(kept + lane, sums[2]);
+    V::store(kept + lane + V::kWide, sums[3]);
+  }
+  totals.total += tree_sum(all);
+  totals.kept += tree_sum(kept);
+  totals.count += ones;
+}
+
+// Whole blocks of `range`, where vectors serve; returns how many elements that were.
+template <typename V>
+std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const Operand* base,
+                         Range range, MaskedTotals* totals) {
+  std::int64_t done = 0;
+  if constexpr (V::kWidth > 0) {
+    const bool random = std::all_of(
+        rules, rules + n, [](const Rule& rule) { return rule.kind == Rule::Kind::kBernoulli; });
+    if (base == nullptr || !random) return 0;
+    with_dtype(tensors, n, base, [&](auto dtype) {
+      for (; done + kBlock <= range.count; done += kBlock) {
+        for (int i = 0; i < n; ++i) {
+          add_block_vectors<V, dtype()>(tensors[i], *base, rules[i], range.begin + done, totals[i]);
+        }
+      }
+    });
+  }
+  return done;
+}
+
 template <typename Real>
 void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range range,
             MaskedTotals* totals, Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
+  const std::int64_t done = add_vectors<VectorFor<Real>>(tensors, rules, n, base, range, totals);
+  range = {range.begin + done, range.count - done};
   for_each_chunk(range, [&](std::int64_t begin, int count) {
     if (base != nullptr) decode(*base, begin, count, space->base);
     for (int i = 0; i < n; ++i) {

@@ -2,17 +2,21 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <iterator>
+#include <mutex>
 #include <utility>
 
+#include "runtime/chunk_pool.h"
 #include "runtime/isa.h"
 
 namespace pymerge {
 namespace {
 
-// Sample: up to 1,024 runs of 64 elements. The standard error of a rank is then at most 0.2 % of the
-// tensor (runs are a little correlated); +- 0.7 % of the tensor is 3.5 of them (docs/numerics.md).
-// Fewer runs in a small tensor, in a bracket as much wider: reading one costs as much as scanning
-// 2,000 elements.
+// Sample: up to 1,024 runs of 64 elements. The standard error of a rank is then at most 0.2 % of
+// the tensor (runs are a little correlated); +- 0.7 % of the tensor is 3.5 of them
+// (docs/numerics.md). Fewer runs in a small tensor, in a bracket as much wider: reading one costs
+// as much as scanning 2,000 elements.
 constexpr std::int64_t kMaxRuns = 1024;
 constexpr std::int64_t kMinRuns = 128;
 constexpr std::int64_t kElementsPerRun = 32 << 10;
@@ -38,6 +42,9 @@ template <typename Key>
 class SelectMeasure::Search : public SelectMeasure::SearchBase {
  public:
   Search(SelectMeasure& owner, std::vector<std::int64_t> counts);
+  ~Search() override {
+    for (const auto& entry : entries_) forget(*entry);
+  }
 
   std::int64_t tiles() const override { return is_sampling() ? 1 : tile_count(count_); }
   bool is_sampling() const override { return phase_ == Phase::kSample; }
@@ -49,8 +56,16 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
   enum class Phase { kSample, kScan, kHistogram };
   struct TileResult {
     std::int64_t above = 0;
+    std::int64_t at_high = 0;
     std::int64_t inside = 0;
-    std::vector<Key> found;
+    std::int64_t at_low = 0;
+  };
+  // Keys inside the bracket, from one piece of a tile.
+  struct Found {
+    std::int64_t tile;
+    const Key* begin;
+    std::int64_t count;
+    const Key* end() const { return begin + count; }
   };
   struct Entry {
     int source = 0;
@@ -61,13 +76,21 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     int shift = 0;
     std::vector<std::uint32_t> buckets;
     std::vector<TileResult> tiles;
+    // What was gathered; the keys lie in `chunks`.
+    std::mutex mutex;
+    std::vector<Found> found;
+    std::vector<AlignedBuffer> chunks;
+    std::size_t used = 0;  // bytes of the last chunk
     std::atomic<std::int64_t> gathered{0};
   };
+  static void gather(Entry& entry, std::int64_t tile, const Key* keys, std::int64_t count);
+  static void forget(Entry& entry);
 
   void bracket(Entry& entry, std::vector<Key>& keys);
   bool settle(Entry& entry);
+  static Key choose(const Entry& entry, std::int64_t& rank);
   void settle_at(Entry& entry, Key key, std::int64_t ties_wanted);
-  void narrow(Entry& entry, std::int64_t above, std::int64_t inside);
+  void narrow(Entry& entry, std::uint64_t low, std::uint64_t high, std::int64_t above);
   void pick_bucket(Entry& entry);
 
   SelectMeasure& owner_;
@@ -126,12 +149,13 @@ void SelectMeasure::Search<Key>::bracket(Entry& entry, std::vector<Key>& keys) {
   const auto rank = [&](double at) {  // from the largest
     return keys.begin() + static_cast<std::ptrdiff_t>(std::clamp(at * size, 0.0, size - 1));
   };
-  const double width = kBracket * std::sqrt(static_cast<double>(kMaxRuns) / static_cast<double>(runs_));
+  const double width =
+      kBracket * std::sqrt(static_cast<double>(kMaxRuns) / static_cast<double>(runs_));
   const auto above = rank(share - width);
   const auto below = rank(share + width);
   std::nth_element(keys.begin(), above, keys.end(), std::greater<Key>());
   if (share > width) entry.high = *above;
-  std::nth_element(keys.begin(), below, keys.end(), std::greater<Key>());
+  std::nth_element(above, below, keys.end(), std::greater<Key>());
   if (share < 1 - width) entry.low = *below;
 }
 
@@ -161,20 +185,52 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
-    const bool gather = open[e]->low < open[e]->high && open[e]->gathered < kMaxGathered;
+    const bool gather = open[e]->gathered < kMaxGathered;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
   kernel_.scan(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
   for (std::size_t e = 0; e < requests.size(); ++e) {
     TileResult& result = open[e]->tiles[static_cast<std::size_t>(tile)];
     result.above += requests[e].above;
+    result.at_high += requests[e].at_high;
     result.inside += requests[e].inside;
+    result.at_low += requests[e].at_low;
     const std::int64_t before = open[e]->gathered.fetch_add(requests[e].inside);
     if (requests[e].found != nullptr && before + requests[e].inside <= kMaxGathered) {
-      const auto* found = static_cast<const Key*>(requests[e].found);
-      result.found.insert(result.found.end(), found, found + requests[e].inside);
+      gather(*open[e], tile, static_cast<const Key*>(requests[e].found), requests[e].inside);
     }
   }
+}
+
+template <typename Key>
+void SelectMeasure::Search<Key>::gather(Entry& entry, std::int64_t tile, const Key* keys,
+                                        std::int64_t count) {
+  while (count > 0) {
+    Key* at;
+    std::int64_t part;
+    {
+      const std::lock_guard lock(entry.mutex);
+      if (entry.chunks.empty() || entry.used == ChunkPool::kChunk) {
+        entry.chunks.push_back(ChunkPool::shared().take());
+        entry.used = 0;
+      }
+      at = reinterpret_cast<Key*>(entry.chunks.back().data() + entry.used);
+      part = std::min(count,
+                      static_cast<std::int64_t>((ChunkPool::kChunk - entry.used) / sizeof(Key)));
+      entry.used += static_cast<std::size_t>(part) * sizeof(Key);
+      entry.found.push_back({tile, at, part});
+    }
+    std::copy(keys, keys + part, at);
+    keys += part;
+    count -= part;
+  }
+}
+
+template <typename Key>
+void SelectMeasure::Search<Key>::forget(Entry& entry) {
+  for (AlignedBuffer& chunk : entry.chunks) ChunkPool::shared().give(std::move(chunk));
+  entry.chunks.clear();
+  entry.found.clear();
 }
 
 template <typename Key>
@@ -195,6 +251,7 @@ bool SelectMeasure::Search<Key>::again() {
   }
   phase_ = phase_ == Phase::kHistogram ? Phase::kScan : Phase::kHistogram;
   for (const auto& entry : entries_) {
+    forget(*entry);
     for (TileResult& tile : entry->tiles) tile = {};
   }
   return !all;
@@ -203,42 +260,82 @@ bool SelectMeasure::Search<Key>::again() {
 // After a scan: the cut, if the bracket held it and everything inside was gathered.
 template <typename Key>
 bool SelectMeasure::Search<Key>::settle(Entry& entry) {
-  std::int64_t above = 0;
-  std::int64_t inside = 0;
-  std::vector<Key> found;
-  for (TileResult& tile : entry.tiles) {
-    above += tile.above;
-    inside += tile.inside;
-    found.insert(found.end(), tile.found.begin(), tile.found.end());
+  TileResult all;
+  std::int64_t gathered = 0;
+  for (const Found& found : entry.found) gathered += found.count;
+  for (const TileResult& tile : entry.tiles) {
+    all.above += tile.above;
+    all.at_high += tile.at_high;
+    all.inside += tile.inside;
+    all.at_low += tile.at_low;
   }
-  const bool held = above < entry.wanted && entry.wanted <= above + inside;
-  if (held && entry.low == entry.high) {
-    settle_at(entry, static_cast<Key>(entry.low), entry.wanted - above);
-    return true;
+  std::int64_t rank = entry.wanted - all.above;  // within the bracket
+  if (rank <= 0) {
+    narrow(entry, entry.high + 1, static_cast<Key>(~Key{0}), 0);
+  } else if (rank <= all.at_high) {
+    settle_at(entry, static_cast<Key>(entry.high), rank);
+  } else if ((rank -= all.at_high) <= all.inside) {
+    if (gathered == all.inside) {
+      const Key key = choose(entry, rank);
+      settle_at(entry, key, rank);
+    } else {
+      narrow(entry, entry.low + 1, entry.high - 1, all.above + all.at_high);
+    }
+  } else if ((rank -= all.inside) <= all.at_low) {
+    settle_at(entry, static_cast<Key>(entry.low), rank);
+  } else {
+    narrow(entry, 0, entry.low - 1, entry.wanted - (rank - all.at_low));
   }
-  if (!held || static_cast<std::int64_t>(found.size()) != inside) {
-    narrow(entry, above, inside);
-    return false;
+  return entry.settled;
+}
+
+// The key of a rank (1 is the largest) among those gathered; `rank` becomes its rank among its
+// equals. One counting pass over buckets, so that only one bucket of 4,096 is ordered: selecting
+// among all of them took as long as the scan.
+template <typename Key>
+Key SelectMeasure::Search<Key>::choose(const Entry& entry, std::int64_t& rank) {
+  constexpr int kBits = 12;
+  int shift = 0;
+  while (((entry.high - entry.low) >> shift) >> kBits != 0) ++shift;
+  const auto bucket_of = [&](Key key) {
+    return static_cast<std::size_t>((key - entry.low) >> shift);
+  };
+  std::vector<std::uint32_t> counts(std::size_t{1} << kBits, 0);
+  for (const Found& found : entry.found) {
+    for (const Key* key = found.begin; key != found.end(); ++key) ++counts[bucket_of(*key)];
   }
-  const auto nth = found.begin() + (entry.wanted - above - 1);
-  std::nth_element(found.begin(), nth, found.end(), std::greater<Key>());
+  std::size_t bucket = counts.size() - 1;
+  while (counts[bucket] < rank) rank -= counts[bucket--];
+  std::vector<Key> keys;
+  for (const Found& found : entry.found) {
+    std::copy_if(found.begin, found.end(), std::back_inserter(keys),
+                 [&](Key key) { return bucket_of(key) == bucket; });
+  }
+  const auto nth = keys.begin() + (rank - 1);
+  std::nth_element(keys.begin(), nth, keys.end(), std::greater<Key>());
   const Key key = *nth;
-  const auto greater = std::count_if(found.begin(), nth, [&](Key k) { return k > key; });
-  settle_at(entry, key, entry.wanted - above - greater);
-  return true;
+  rank -= std::count_if(keys.begin(), nth, [&](Key k) { return k > key; });
+  return key;
 }
 
 // The flat index of the last tie that still belongs to the cut.
 template <typename Key>
 void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t ties_wanted) {
-  const bool counted = entry.low == entry.high;
+  std::vector<std::int64_t> ties(entry.tiles.size());
+  for (std::size_t tile = 0; tile < ties.size(); ++tile) {
+    ties[tile] = key == entry.high  ? entry.tiles[tile].at_high
+                 : key == entry.low ? entry.tiles[tile].at_low
+                                    : 0;
+  }
+  if (key != entry.high && key != entry.low) {
+    for (const Found& found : entry.found) {
+      ties[static_cast<std::size_t>(found.tile)] += std::count(found.begin, found.end(), key);
+    }
+  }
   Rule::Cut& cut = owner_.cuts_[static_cast<std::size_t>(entry.source)];
-  for (std::size_t tile = 0; tile < entry.tiles.size(); ++tile) {
-    TileResult& result = entry.tiles[tile];
-    const std::int64_t ties =
-        counted ? result.inside : std::count(result.found.begin(), result.found.end(), key);
-    if (ties < ties_wanted) {
-      ties_wanted -= ties;
+  for (std::size_t tile = 0; tile < ties.size(); ++tile) {
+    if (ties[tile] < ties_wanted) {
+      ties_wanted -= ties[tile];
       continue;
     }
     // Piece by piece, so that no array of a tile's size is made.
@@ -265,22 +362,16 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
   entry.tiles = {};
 }
 
-// After a scan that did not settle: which side the rank is on, and a histogram over it.
+// After a scan that did not settle: a histogram over the part that holds the rank, of which `above`
+// keys lie above.
 template <typename Key>
-void SelectMeasure::Search<Key>::narrow(Entry& entry, std::int64_t above, std::int64_t inside) {
-  std::int64_t& known_above = above_[static_cast<std::size_t>(entry.source)];
-  known_above = above;
-  if (entry.wanted <= above) {
-    entry.low = entry.high + 1;
-    entry.high = static_cast<Key>(~Key{0});
-    known_above = 0;
-  } else if (entry.wanted > above + inside) {
-    entry.high = entry.low - 1;
-    entry.low = 0;
-    known_above = above + inside;
-  }
+void SelectMeasure::Search<Key>::narrow(Entry& entry, std::uint64_t low, std::uint64_t high,
+                                        std::int64_t above) {
+  entry.low = low;
+  entry.high = high;
+  above_[static_cast<std::size_t>(entry.source)] = above;
   entry.shift = 0;
-  while (((entry.high - entry.low) >> entry.shift) >> kBucketBits != 0) ++entry.shift;
+  while (((high - low) >> entry.shift) >> kBucketBits != 0) ++entry.shift;
   entry.buckets.assign(std::size_t{1} << kBucketBits, 0);
 }
 

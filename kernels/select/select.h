@@ -13,9 +13,14 @@ struct SelectEntry {
   Operand tensor;
   std::uint64_t low;  // bracket of keys, inclusive
   std::uint64_t high;
-  std::int64_t above;   // out: keys above the bracket
-  std::int64_t inside;  // out: keys in it
-  void* found;  // out of scan: those keys in flat order (room for a tile), or null to count only
+  // Out of scan: keys above the bracket, at its top, strictly inside, at its bottom (0 if that is
+  // the top). The ends are counted apart because real task vectors have few distinct magnitudes:
+  // one of them may hold 5 % of a tensor, and a bracket's ends are likely to be such.
+  std::int64_t above;
+  std::int64_t at_high;
+  std::int64_t inside;
+  std::int64_t at_low;
+  void* found;  // out of scan: the keys inside, in flat order (room for a piece), or null to count
   int shift;    // of histogram: bucket = (key - low) >> shift
   std::uint32_t* buckets;  // out of histogram: atomically increased
 };
@@ -24,7 +29,7 @@ struct SelectKernel {
   // keys[range.count] of one tensor: uint32 for float32, uint64 for float64.
   void (*keys)(const Operand& tensor, const Operand* base, Compute compute, Range range, void* keys,
                void* scratch);
-  // One pass over a tile for all entries (count above, gather inside), decoding the base once.
+  // One pass over a piece for all entries.
   void (*scan)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
                void* scratch);
   // The same pass, counting keys inside the bracket by bucket.

@@ -1,6 +1,6 @@
-// task_merge with every element in a register from its decoding to its sum: up to four sources of one
-// 2-byte dtype or float32, masked by one kind of rule. The common merges are all of this shape; what
-// is not goes through cpu.cc's loops.
+// task_merge with every element in a register from its decoding to its sum: up to four sources of
+// one 2-byte dtype or float32, masked by one kind of rule. The common merges are all of this shape;
+// what is not goes through cpu.cc's loops.
 #pragma once
 
 #include <algorithm>
@@ -21,8 +21,8 @@ class FusedMerge {
     if constexpr (V::kWidth > 0) choose();
   }
 
-  // Elements [begin, begin + n) of base + S into `out`, as many as fit in whole vectors; returns how
-  // many. The run lies in one canonical block.
+  // Elements [begin, begin + n) of base + S into `out`, as many as fit in whole vectors; returns
+  // how many. The run lies in one canonical block.
   template <typename Real>
   int run(std::int64_t begin, int n, Real* out) {
     if constexpr (V::kWidth > 0) {
@@ -44,8 +44,7 @@ class FusedMerge {
     for (int i = 0; i < args_.n; ++i) {
       const Rule& rule = args_.rules[i];
       if (keeps_nothing(rule) || rule.kind == Rule::Kind::kKeepAll) continue;
-      const Masks wanted =
-          rule.kind == Rule::Kind::kBand ? Masks::kBands : Masks::kDraws;
+      const Masks wanted = rule.kind == Rule::Kind::kBand ? Masks::kBands : Masks::kDraws;
       if (kind != Masks::kNone && kind != wanted) return;
       kind = wanted;
     }
@@ -124,7 +123,12 @@ class FusedMerge {
     typename V::Real coefficients[n];
     typename V::Key low[n];
     typename V::Key high[n];
+    const std::uint16_t* draws[n];
+    VectorInput<V, dtype> inputs[n];
+    const VectorInput<V, dtype> origin(args.base, begin);
     for (int i = 0; i < n; ++i) {
+      inputs[i] = {args.tensors[i], begin};
+      draws[i] = self.source_draws_[i];
       coefficients[i] = V::fill(static_cast<float>(args.coefficients[i]));
       if constexpr (kind != Masks::kNone) {
         low[i] = V::fill_key(self.low_[i]);
@@ -132,17 +136,15 @@ class FusedMerge {
       }
     }
     for (int e = 0; e < count; e += V::kWidth) {
-      const auto base = decode_vector<V, dtype>(args.base.data, begin + e - args.base.first);
+      const auto base = origin[e];
       typename V::Real parts[n];
       typename V::Real sum{};
       for (int i = 0; i < n; ++i) {
-        const Operand& tensor = args.tensors[i];
-        const auto value = decode_vector<V, dtype>(tensor.data, begin + e - tensor.first);
-        auto delta = V::subtract(value, base);
+        auto delta = V::subtract(inputs[i][e], base);
         if constexpr (kind == Masks::kBands) {
           delta = V::keep(V::in_band(V::magnitude_key(delta), low[i], high[i]), delta);
         } else if constexpr (kind == Masks::kDraws) {
-          delta = V::keep(V::drawn(self.source_draws_[i] + e, low[i]), delta);
+          delta = V::keep(V::drawn(draws[i] + e, low[i]), delta);
         }
         parts[i] = V::multiply(coefficients[i], delta);
         sum = i == 0 ? parts[0] : V::add(sum, parts[i]);
