@@ -3,7 +3,7 @@
 #
 #   make demo    real weights: base, two fine-tunes, four merges, perplexities
 #   make test    the test suite            make lint   formatting, types, layering
-#   make dev     everything for hacking    make bench  the benchmarks
+#   make dev     everything for hacking    make bench  whole merges, timed against copying
 #   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
 
 SHELL := /bin/bash
@@ -40,8 +40,8 @@ demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 test: $(STAMPS)/built $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
-bench: $(STAMPS)/built $(STAMPS)/test
-	@$(PYTHON) -m bench $(BENCH_ARGS)
+bench: $(STAMPS)/built $(STAMPS)/bench
+	@$(PYTHON) -m bench.merge $(BENCH_ARGS)
 
 dev: $(STAMPS)/built $(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint
 	@echo 'ready: source $(VENV)/bin/activate'
@@ -68,7 +68,7 @@ $(STAMPS)/venv:
 	@mkdir -p $(STAMPS) && touch $@
 
 # The requirements of one extra, with the core's; torch is large, so say what is being fetched.
-$(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint $(STAMPS)/core: $(STAMPS)/%: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/venv
+$(STAMPS)/test $(STAMPS)/demo $(STAMPS)/lint $(STAMPS)/bench $(STAMPS)/core: $(STAMPS)/%: pyproject.toml $(CONSTRAINTS) | $(STAMPS)/venv
 	@echo 'installing the packages for: $*'
 	@$(PYTHON) tools/requirements.py $* > $@.txt
 	@set -o pipefail; $(PIP) install $(PINS) -r $@.txt 2>&1 | tee $@.log | $(BRIEFLY)

@@ -7,15 +7,28 @@ from __future__ import annotations
 import mmap
 import os
 import shutil
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+__all__ = ["Floor", "drop_caches", "read_all"]
 
 _CHUNK = 1 << 20
 _DIRECT_CHUNK = 4 << 20
 
 
-def read_all(paths: list[Path]) -> float:
+def drop_caches(paths: Sequence[Path]) -> None:
+    """Have files read from the disk again: their pages are dropped from the page cache."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)  # what is not on the disk yet cannot be dropped
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
+def read_all(paths: Sequence[Path]) -> float:
     """Seconds to read every byte of the files once."""
     buffer = bytearray(_CHUNK)
     started = time.perf_counter()
@@ -54,13 +67,53 @@ def _copy(path: Path, source: Path) -> float:
     return seconds
 
 
-def write_means(folder: Path, size: int, source: Path) -> dict[str, Callable[[], float]]:
-    """Name and timer of each plain way to write `size` bytes; `source` is a file of about that size to copy."""
-    target = folder / "floor.bin"
-    means: dict[str, Callable[[], float]] = {
-        "buffered": lambda: _write(target, size, 0, _CHUNK),
-        "cp": lambda: _copy(target, source),
-    }
-    if hasattr(os, "O_DIRECT"):
-        means["direct"] = lambda: _write(target, size, os.O_DIRECT, _DIRECT_CHUNK)
-    return means
+class Floor:
+    """Collects rounds; the floor is the best read plus the best write over all plain means.
+
+    Args:
+        inputs: the files that a merge reads.
+        like: a file of about the output's size, which is what gets written.
+        folder: where to write.
+        cold: drop the inputs from the page cache before they are read.
+    """
+
+    def __init__(self, inputs: list[Path], like: Path, folder: Path, *, cold: bool = False) -> None:
+        self._inputs = inputs
+        self._like = like
+        self._cold = cold
+        size, target = like.stat().st_size, folder / "floor.bin"
+        self._means: dict[str, Callable[[], float]] = {
+            "buffered": lambda: _write(target, size, 0, _CHUNK),
+            "cp": lambda: _copy(target, like),
+        }
+        if hasattr(os, "O_DIRECT"):
+            self._means["direct"] = lambda: _write(target, size, os.O_DIRECT, _DIRECT_CHUNK)
+        self.reads: list[float] = []
+        self.writes: dict[str, list[float]] = {name: [] for name in self._means}
+
+    def measure(self) -> None:
+        """One round: read once, write by each means."""
+        if self._cold:
+            drop_caches(self._inputs)
+        self.reads.append(read_all(self._inputs))
+        for name, write in self._means.items():
+            self.writes[name].append(write())
+
+    @property
+    def best(self) -> float:
+        """Seconds: what results are divided by."""
+        return min(self.reads) + min(map(min, self.writes.values()))
+
+    @property
+    def median(self) -> float:
+        """Seconds: medians instead of bests."""
+        return statistics.median(self.reads) + min(map(statistics.median, self.writes.values()))
+
+    def to_json(self) -> dict[str, Any]:
+        """The floor as plain values, in seconds."""
+        return {
+            "best": self.best,
+            "median": self.median,
+            "read": min(self.reads),
+            "means": {name: min(times) for name, times in self.writes.items()},
+        }

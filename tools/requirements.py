@@ -1,4 +1,4 @@
-"""Print what pip must install for `core`, `build`, `test`, `demo`, `lint` or `gpu`.
+"""Print what pip must install for `core`, `build`, `test`, `demo`, `lint`, `bench` or `gpu`.
 
 An extra comes with the core's requirements; `build` is what a build without isolation needs.
 """

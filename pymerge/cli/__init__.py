@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typer
 
+from pymerge.cli.bench import bench
 from pymerge.cli.doctor import doctor
 from pymerge.cli.guard import GuardedGroup, report_bug
 from pymerge.cli.inspect import inspect
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (merge, plan, inspect, methods, doctor):
     app.command()(command)
+app.add_typer(bench)
 
 
 @app.callback()

@@ -1,0 +1,165 @@
+"""Compiled kernels on one thread, inputs from memory, against what the memory gives in the same run.
+
+`pymerge bench kernels` is its command line. A kernel that writes is compared to copying into a small
+recycled buffer, one that only reads to reading; bytes are those of the spec's passes.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from pymerge import _core
+
+from . import records
+from .checkpoints import DTYPES
+from .kernel_cases import CASES, Call, Case, Inputs, prepare, time_numpy
+from .memory import copy_rate, read_rate
+from .spread import Spread
+from .table import Column, show_header, show_row
+
+__all__ = ["KERNELS", "bench_kernels", "levels", "show"]
+
+Record = dict[str, Any]
+
+KERNELS = tuple(dict.fromkeys(case.kernel for case in CASES))
+#: Bytes of an input, in last-level caches: all that a kernel reads is then several times the cache.
+_CACHES = 4
+_MOST = 512 << 20
+#: Elements of a call whose time is all overhead, and how many of them are timed.
+_TINY, _TINY_CALLS = 8, 200
+#: Targets are for this level.
+_TARGET_LEVEL = "v4"
+
+COLUMNS = (
+    Column("kernel", -12, lambda record: record["kernel"]),
+    Column("variant", -15, lambda record: record["variant"]),
+    Column("dtype", -5, lambda record: record["dtype"]),
+    Column("models", 6, lambda record: str(record["models"])),
+    Column("isa", -7, lambda record: record["isa"]),
+    Column("ns/element (best..worst)", 26, lambda record: Spread(**record["ns"]).show(3)),
+    Column("GB/s", 6, lambda record: f"{record['rate'] / 1e9:.1f}"),
+    Column("share", 6, lambda record: f"{record['share']:.2f}"),
+    Column("of", -6, lambda record: record["yardstick"]),
+    Column("GB/s", 6, lambda record: f"{record['yardstick_rate'] / 1e9:.1f}"),
+    Column("target", 6, lambda record: f"{record['target']:.2f}" if record["target"] else "-"),
+    Column("numpy ns", 8, lambda record: f"{record['numpy_ns']:.1f}"),
+)
+
+
+def levels() -> list[str]:
+    """The instruction-set levels that this machine has, best first."""
+    return [name for name, supported in reversed(_core.isa_levels()) if supported]
+
+
+def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"no {what} is called {name!r}; there are: {', '.join(known)}")
+
+
+def bench_kernels(
+    kernels: Sequence[str] = KERNELS,
+    dtypes: Sequence[str] = ("bf16", "f16", "f32"),
+    models: Sequence[int] = (2, 3),
+    isa: Sequence[str] | None = None,
+    size: int | None = None,
+    rounds: int = 5,
+    history: Path | None = None,
+) -> Iterator[Record]:
+    """Time kernels; a record for each kernel, variant, dtype, number of models and level.
+
+    Args:
+        isa: levels; None takes all that the machine has.
+        size: elements of an input; None makes each input four last-level caches.
+        rounds: timed passes of each; one more comes first and is not counted.
+        history: a file of JSON lines that gets the records.
+
+    Raises:
+        ValueError: a name or number that there is not; the message says which there are.
+    """
+    chosen = levels() if isa is None else list(isa)
+    _check("kernel", kernels, KERNELS)
+    _check("dtype", dtypes, DTYPES)
+    _check("instruction-set level of this machine", chosen, levels())
+    if not models or min(models) < 1 or rounds < 1 or (size is not None and size < 1):
+        raise ValueError("models, size and rounds must be at least 1")
+    facts = {"bench": "kernels", "time": records.stamp(), "machine": records.machine()}
+    cases = [case for case in CASES if case.kernel in kernels]
+    before = _core.active_isa()
+    try:
+        for dtype in dtypes:
+            for record in _bench_dtype(cases, dtype, models, chosen, size, rounds):
+                if history is not None:
+                    records.append(history, [facts | record])
+                yield facts | record
+    finally:
+        _core.force_isa(before)
+
+
+def _bench_dtype(
+    cases: Sequence[Case], dtype: str, models: Sequence[int], isa: Sequence[str], size: int | None, rounds: int
+) -> Iterator[Record]:
+    itemsize = 4 if dtype == "f32" else 2
+    elements = size or min(_MOST, _CACHES * records.last_level_cache()) // itemsize
+    inputs = Inputs(dtype, max(models), elements)
+    jobs = [(case, n, prepare(case, inputs, n)) for case in cases for n in models]
+    references = [min(time_numpy(case, inputs, n) for _ in range(2)) for case, n, _ in jobs]
+    for level in isa:
+        _core.force_isa(level)
+        yardsticks: dict[str, list[float]] = {"memcpy": [], "read": []}
+        times: list[list[float]] = [[] for _ in jobs]
+        for _ in range(rounds + 1):
+            yardsticks["memcpy"].append(copy_rate(inputs.raw, inputs.out))
+            yardsticks["read"].append(read_rate(inputs.raw))
+            for (_, _, calls), seconds in zip(jobs, times, strict=True):
+                seconds.append(_time(calls))
+        for (case, n, calls), seconds, numpy_ns in zip(jobs, times, references, strict=True):
+            yardstick = "memcpy" if case.writes else "read"
+            rate = statistics.median(yardsticks[yardstick][1:])
+            moved = sum(case.bytes_per_element(n, inputs.itemsize))
+            spread = Spread.of([value * 1e9 / elements for value in seconds[1:]])
+            yield {
+                "kernel": case.kernel,
+                "variant": case.variant,
+                "dtype": dtype,
+                "models": n,
+                "isa": level,
+                "elements": elements,
+                "rounds": rounds,
+                "ns": spread.to_json(),
+                "bytes_per_element": moved,
+                "rate": moved / spread.median * 1e9,
+                "yardstick": yardstick,
+                "yardstick_rate": rate,
+                "share": moved / spread.median * 1e9 / rate,
+                "target": case.target(n) if level == _TARGET_LEVEL else None,
+                "call_share": _call_seconds(case, inputs, n) * len(calls) / statistics.median(seconds[1:]),
+                "numpy_ns": numpy_ns,
+            }
+
+
+def _time(calls: Sequence[Call]) -> float:
+    started = time.perf_counter()
+    for call in calls:
+        call()
+    return time.perf_counter() - started
+
+
+def _call_seconds(case: Case, inputs: Inputs, models: int) -> float:
+    """What a call costs whatever its length: argument conversion and job set-up."""
+    calls = prepare(case, inputs, models, min(_TINY, inputs.elements))
+    return _time(calls * _TINY_CALLS) / _TINY_CALLS
+
+
+def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
+    """Print records as a table while they come."""
+    for at, record in enumerate(found):
+        if not at:
+            machine = record["machine"]
+            out(f"{machine['processor']}, pymerge {machine['pymerge']}, 1 thread, {record['elements']:,} elements")
+            out(show_header(COLUMNS))
+        out(show_row(COLUMNS, record))

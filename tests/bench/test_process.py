@@ -1,0 +1,54 @@
+"""The runner of commands: what it says about a process is what the process did."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pymerge.bench.process import CommandFailedError, run
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_time_memory_and_output_are_the_process_own() -> None:
+    usage = run(python("import time; held = b'x' * (64 << 20); time.sleep(0.2); print('done')"))
+    assert 0.2 < usage.wall < 5
+    assert 0 < usage.cpu < usage.wall
+    assert 64 << 20 < usage.anonymous < 128 << 20
+    assert usage.stdout == "done\n"
+
+
+def test_the_first_write_and_the_output_folder_are_seen_when_they_happen(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code = (
+        "import os, time; time.sleep(0.1); os.mkdir('out'); time.sleep(0.1); f = open('out/f', 'wb', 0);"
+        "f.write(bytes(1 << 20)); time.sleep(0.1)"
+    )
+    usage = run(python(f"import os; os.chdir({str(tmp_path)!r}); {code}"), out=out)
+    assert usage.prepared is not None
+    assert usage.first_write is not None
+    assert 0.1 < usage.prepared < usage.first_write - 0.05
+    assert usage.first_write < usage.wall - 0.05
+
+
+def test_a_folder_that_was_there_before_says_nothing(tmp_path: Path) -> None:
+    usage = run(python("pass"), out=tmp_path)
+    assert (usage.prepared, usage.first_write) == (None, None)
+
+
+def test_variables_reach_the_process() -> None:
+    assert run(python("import os; print(os.environ['A'])"), {"A": "b"}).stdout == "b\n"
+
+
+def test_a_failure_shows_what_the_command_said() -> None:
+    with pytest.raises(CommandFailedError, match="status 3:\nno such model"):
+        run(python("import sys; sys.stderr.write('no such model'); sys.exit(3)"))
+
+
+def test_a_command_that_is_not_there_is_a_failure() -> None:
+    with pytest.raises(CommandFailedError, match="no-such-program: No such file"):
+        run(["no-such-program"])
