@@ -7,7 +7,9 @@ pymerge.execute.memory.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,19 @@ def _find_problems(config: MergeConfig, seed: int, allow_crimes: bool) -> tuple[
     return ()
 
 
+class _Stages:
+    """Seconds that the stages of a merge take, one after the other."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.seconds[stage] = now - self._began
+        self._began = now
+
+
 def merge(
     recipe: str | os.PathLike[str] | Mapping[str, Any],
     out: str | os.PathLike[str],
@@ -86,6 +101,7 @@ def merge(
     allow_crimes: bool = False,
     allow_nonfinite: bool = False,
     overwrite: bool = False,
+    reflink: bool = True,
     copy_tokenizer: bool = True,
     write_model_card: bool = True,
     on_progress: OnProgress | None = None,
@@ -104,6 +120,8 @@ def merge(
         allow_crimes: permit models of different architectures.
         allow_nonfinite: store and count infinities and NaN instead of stopping.
         overwrite: replace the model that `out` holds.
+        reflink: let tensors that are copied share the disk space of their source where the file
+            system can (XFS, Btrfs).
         copy_tokenizer: take tokenizer and chat template over from the base, or the first model.
         write_model_card: write README.md.
         on_progress: called now and then while weights are merged.
@@ -115,14 +133,23 @@ def merge(
         BackendError: the backend that was asked for is not available.
         ResourceError: disk or memory ran out.
     """
+    clock = _Stages()
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    clock.end("plan")
     # Before an old model is touched: a backend that cannot run must cost nothing.
     resolve_backend(backend)
-    preparation = prepare(schedule, Path(out), overwrite=overwrite)
+    preparation = prepare(schedule, Path(out), overwrite=overwrite, reflink=reflink)
+    clock.end("prepare")
     execution = execute(
-        schedule, preparation.folder, backend=backend, allow_nonfinite=allow_nonfinite, on_progress=on_progress
+        schedule,
+        preparation.folder,
+        backend=backend,
+        allow_nonfinite=allow_nonfinite,
+        reflink=reflink,
+        on_progress=on_progress,
     )
+    clock.end("merge")
     settings = {
         "backend": backend,
         "threads": schedule.resources.threads,
@@ -132,7 +159,7 @@ def merge(
         "allow_crimes": allow_crimes,
         "allow_nonfinite": allow_nonfinite,
     }
-    return finish(
+    report = finish(
         schedule,
         preparation,
         execution,
@@ -140,3 +167,5 @@ def merge(
         copy_tokenizer=copy_tokenizer,
         write_model_card=write_model_card,
     )
+    clock.end("finish")
+    return replace(report, stages=clock.seconds)

@@ -9,9 +9,15 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <fstream>
+#include <string>
 #include <utility>
 
 #include "core/error.h"
+
+#ifdef __linux__
+#include <sys/sysmacros.h>
+#endif
 
 namespace pymerge {
 namespace {
@@ -30,6 +36,20 @@ long count_faults() {
   return -1;
 }
 
+// Bytes that the system reads ahead of a sequential reader of this device; 0 if it does not say.
+std::int64_t read_ahead_bytes(dev_t device) {
+#ifdef __linux__
+  const std::string path = "/sys/class/bdi/" + std::to_string(major(device)) + ":" +
+                           std::to_string(minor(device)) + "/read_ahead_kb";
+  std::int64_t kilobytes = 0;
+  std::ifstream(path) >> kilobytes;
+  return kilobytes * 1024;
+#else
+  static_cast<void>(device);
+  return 0;
+#endif
+}
+
 }  // namespace
 
 MappedFile::MappedFile(std::string path, bool in_place)
@@ -43,6 +63,9 @@ MappedFile::MappedFile(std::string path, bool in_place)
     throw_errno("cannot read", path_, number);
   }
   size_ = status.st_size;
+  // What is asked for ahead comes in small pages, what the system reads ahead in pages as large as
+  // its window: 0.24 s of CPU a GB then, and dear to read in place later, against 0.08.
+  asks_ahead_ = read_ahead_bytes(status.st_dev) < kHugePage;
   if (size_ == 0) return;
   void* data = mmap(nullptr, static_cast<std::size_t>(size_), PROT_READ, MAP_SHARED, fd_, 0);
   if (data == MAP_FAILED) {
@@ -108,6 +131,7 @@ bool MappedFile::is_cached(std::int64_t offset) const {
 }
 
 void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
+  if (!asks_ahead_) return;
   const std::int64_t page = page_size();
   const std::int64_t begin = offset / page * page;
   const std::int64_t end = std::min(offset + length, size_);

@@ -24,6 +24,7 @@ class MappedFile {
   const std::string& path() const { return path_; }
   std::int64_t size() const { return size_; }
   const std::byte* data() const { return data_; }
+  int descriptor() const { return fd_; }
 
   // Whether reading [offset, offset + length) through the mapping beats read(): true if the page
   // cache holds this file in huge pages, which is found out by touching one the first time.
@@ -31,8 +32,9 @@ class MappedFile {
   // Copies [offset, offset + length). Throws Error if the file has become shorter or fails.
   void read(std::int64_t offset, std::int64_t length, std::byte* out) const;
 
-  // Hints on [offset, offset + length): start reading it in, unless it is in memory; drop it from
-  // resident memory (the page cache keeps it). Both are advice: failures are ignored.
+  // Hints on [offset, offset + length): start reading it in, unless it is in memory or the system
+  // reads far enough ahead by itself; drop it from resident memory (the page cache keeps it). Both
+  // are advice: failures are ignored.
   void will_need(std::int64_t offset, std::int64_t length) const;
   void done_with(std::int64_t offset, std::int64_t length) const;
 
@@ -43,6 +45,7 @@ class MappedFile {
   std::string path_;
   std::int64_t size_ = 0;
   int fd_ = -1;
+  bool asks_ahead_ = true;
   std::byte* data_ = nullptr;
   mutable std::atomic<Place> place_;
 };

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "io/file_copy.h"
 #include "runtime/aligned_buffer.h"
 
 // What POSIX does not have, in one place: elsewhere these fall back to plain calls.
@@ -53,12 +54,11 @@ OutputFile::OutputFile(std::string path, std::int64_t size, bool want_direct)
   }
   if (fd_ < 0) fd_ = retry([&] { return open(path_.c_str(), kFlags, 0666); });
   if (fd_ < 0) fail("cannot create", path_, errno);
-  try {
-    reserve();
-  } catch (...) {
+  if (retry([&] { return ftruncate(fd_, size_); }) != 0) {
+    const int number = errno;
     close(fd_);
     unlink(path_.c_str());
-    throw;
+    fail("cannot size", path_, number);
   }
 }
 
@@ -66,14 +66,20 @@ OutputFile::~OutputFile() {
   if (fd_ >= 0) close(fd_);
 }
 
-void OutputFile::reserve() {
+bool OutputFile::share(int source, std::int64_t from, std::int64_t to, std::int64_t length) {
+  return share_range(source, from, fd_, to, length);
+}
+
+void OutputFile::reserve(std::int64_t offset, std::int64_t length) {
 #ifdef __linux__
-  if (size_ > 0 && retry([&] { return fallocate(fd_, 0, 0, round_up(size_)); }) == 0) return;
-  if (size_ > 0 && errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
-    fail("cannot reserve " + std::to_string(size_) + " bytes", path_, errno);
+  if (length <= 0) return;
+  if (retry([&] { return fallocate(fd_, 0, offset, round_up(length)); }) == 0) return;
+  if (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL) {
+    fail("cannot reserve " + std::to_string(length) + " bytes", path_, errno);
   }
+#else
+  static_cast<void>(offset), static_cast<void>(length);
 #endif
-  if (retry([&] { return ftruncate(fd_, size_); }) != 0) fail("cannot size", path_, errno);
 }
 
 void OutputFile::write(const std::byte* data, std::int64_t length, std::int64_t offset) {

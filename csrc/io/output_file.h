@@ -1,5 +1,5 @@
-// One output file: reserved at full size under a temporary name, written in blocks at any offsets
-// by any thread, past the page cache where the file system lets us, then synced and renamed.
+// One output file: sized and reserved under a temporary name, written in blocks at any offsets by any
+// thread, past the page cache where the file system lets us, then synced and renamed.
 #pragma once
 
 #include <atomic>
@@ -11,14 +11,18 @@ namespace pymerge {
 
 class OutputFile {
  public:
-  // Creates `path` with the mode that the umask asks for and reserves `size` bytes.
-  // Throws Error(kResource) if the space is not there.
+  // Creates `path` with the mode that the umask asks for, `size` bytes long, all of them holes.
   OutputFile(std::string path, std::int64_t size, bool want_direct);
   ~OutputFile();
   OutputFile(const OutputFile&) = delete;
   OutputFile& operator=(const OutputFile&) = delete;
 
   bool direct() const { return direct_; }
+  // Shares [to, to + length) with a source file's extents, all multiples of kShareUnit; false where
+  // the file system cannot.
+  bool share(int source, std::int64_t from, std::int64_t to, std::int64_t length);
+  // Has the space for [offset, offset + length) set aside. Throws Error(kResource) if it is not there.
+  void reserve(std::int64_t offset, std::int64_t length);
   // Writes the whole block. `data` and `offset` are multiples of the page size; only the last block
   // of a file may have another length, and `data` must then be readable up to a whole page.
   void write(const std::byte* data, std::int64_t length, std::int64_t offset);
@@ -26,8 +30,6 @@ class OutputFile {
   void finish(const std::string& final_path);
 
  private:
-  void reserve();
-
   std::string path_;
   std::int64_t size_;
   int fd_ = -1;

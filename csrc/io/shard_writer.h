@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "io/mapped_file.h"
 #include "io/output_file.h"
 #include "runtime/pool.h"
 
@@ -25,9 +26,18 @@ namespace pymerge {
 using Filler = std::function<std::int64_t(std::int64_t begin, std::int64_t length, std::byte* out,
                                           Scratch& scratch)>;
 
+// Bytes of a file, by absolute offset.
 struct Segment {
-  std::int64_t offset;  // absolute in the file
+  std::int64_t offset;
   std::int64_t nbytes;
+  std::int64_t end() const { return offset + nbytes; }
+};
+
+// A segment whose bytes are those at `from` in another file.
+struct Twin {
+  Segment segment;
+  std::shared_ptr<const MappedFile> file;
+  std::int64_t from;
 };
 
 struct WriterOptions {
@@ -53,11 +63,15 @@ class ShardWriter : public WorkSource {
   void attach(Pool* pool) { pool_ = pool; }
 
   // Opens `temporary` for a file of `size` bytes that will be called `final_path`. The segments are
-  // gapless from 0 to size (the header is the first). Returns the shard's number.
+  // gapless from 0 to size (the header is the first). Of `twins` (in order) as much is shared with
+  // their files as the file system permits; that is not written any more. Returns the shard's
+  // number.
   int open_shard(std::string temporary, std::string final_path, std::int64_t size,
-                 std::vector<Segment> segments);
-  // Says how a segment is filled. Empty segments need no filler.
+                 std::vector<Segment> segments, const std::vector<Twin>& twins);
+  // Says how a segment is filled: by a function, or with the bytes at `from` of a file. Empty
+  // segments need neither.
   void set_filler(int shard, int segment, Filler filler);
+  void set_copy(int shard, int segment, std::shared_ptr<const MappedFile> file, std::int64_t from);
 
   bool run_one(Scratch& scratch) override;
 
@@ -66,7 +80,9 @@ class ShardWriter : public WorkSource {
   void stop();
 
   int shards_finished() const;
+  // What is in the output files already, shared bytes among them.
   std::int64_t bytes_written() const;
+  std::int64_t bytes_shared() const;
   // True once a non-finite value has ended the filling (stop_on_nonfinite).
   bool halted() const;
   bool direct() const;
@@ -74,13 +90,20 @@ class ShardWriter : public WorkSource {
   std::vector<NonFinite> take_nonfinite();
 
  private:
+  // How a segment is filled; a copy has a file instead of a function.
+  struct Source {
+    Filler filler;
+    std::shared_ptr<const MappedFile> file;
+    std::int64_t from = 0;
+  };
   struct Shard {
     std::unique_ptr<OutputFile> file;
     std::string final_path;
     std::int64_t size;
     std::vector<Segment> segments;
-    std::vector<Filler> fillers;
-    std::vector<int> waiting;  // per block: segments without a filler
+    std::vector<Source> sources;  // per segment
+    std::vector<Segment> shared;  // in order; whole pages
+    std::vector<int> waiting;     // per block: segments without a source
     std::int64_t blocks_left;
   };
   struct Block {
@@ -89,11 +112,15 @@ class ShardWriter : public WorkSource {
   };
   struct Filled {
     Block block;
-    AlignedBuffer* buffer;
-    std::int64_t length;
+    AlignedBuffer* buffer;        // null: the bytes are in a mapped file
+    const std::byte* data;
+    const Source* source;  // of a mapped file
   };
 
-  std::int64_t block_length(const Shard& shard, std::int64_t number) const;
+  Segment block_range(const Shard& shard, std::int64_t number) const;
+  static std::vector<Segment> unshared_parts(const Shard& shard, const Segment& range);
+  void set_source(int shard, int segment, Source source);
+  const std::byte* find_in_place(const Shard& shard, const Segment& range, const Source*& source);
   void fill(const Block& block, std::byte* out, Scratch& scratch);
   void write_blocks();
   void write_one(const Filled& filled);
@@ -109,6 +136,7 @@ class ShardWriter : public WorkSource {
   std::vector<AlignedBuffer*> free_;
   std::vector<NonFinite> nonfinite_;
   std::int64_t written_ = 0;
+  std::int64_t shared_ = 0;
   int finished_ = 0;
   bool direct_ = false;
   bool stopping_ = false;

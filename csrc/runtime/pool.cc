@@ -18,7 +18,8 @@ std::int64_t now_ns(clockid_t clock) {
 
 }  // namespace
 
-Pool::Pool(int threads, std::vector<WorkSource*> sources) : sources_(std::move(sources)) {
+Pool::Pool(int threads, std::vector<WorkSource*> sources)
+    : sources_(std::move(sources)), busy_ns_(sources_.size()) {
   threads_.reserve(static_cast<std::size_t>(threads));
   try {
     for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
@@ -75,18 +76,15 @@ void Pool::work() {
     }
     const std::int64_t wall = now_ns(CLOCK_MONOTONIC);
     const std::int64_t cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
-    bool worked = false;
+    std::size_t source = 0;
     try {
-      for (WorkSource* source : sources_) {
-        worked = source->run_one(scratch);
-        if (worked) break;
-      }
+      while (source < sources_.size() && !sources_[source]->run_one(scratch)) ++source;
     } catch (...) {
       fail(std::current_exception());
       return;
     }
-    if (worked) {
-      busy_ns_ += now_ns(CLOCK_MONOTONIC) - wall;
+    if (source < sources_.size()) {
+      busy_ns_[source] += now_ns(CLOCK_MONOTONIC) - wall;
       cpu_ns_ += now_ns(CLOCK_THREAD_CPUTIME_ID) - cpu;
       continue;
     }

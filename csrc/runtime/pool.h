@@ -39,8 +39,10 @@ class Pool {
   // The first error, if any.
   std::exception_ptr error() const;
 
-  // Seconds, summed over workers: with work, and on a processor while at work.
-  double busy_seconds() const { return static_cast<double>(busy_ns_) * 1e-9; }
+  // Seconds, summed over workers: with work of one source, and on a processor while at any work.
+  double busy_seconds(std::size_t source) const {
+    return static_cast<double>(busy_ns_[source]) * 1e-9;
+  }
   double cpu_seconds() const { return static_cast<double>(cpu_ns_) * 1e-9; }
 
  private:
@@ -52,7 +54,7 @@ class Pool {
   std::uint64_t generation_ = 0;
   bool stopping_ = false;
   std::exception_ptr error_;
-  std::atomic<std::int64_t> busy_ns_{0};
+  std::vector<std::atomic<std::int64_t>> busy_ns_;  // per source
   std::atomic<std::int64_t> cpu_ns_{0};
   std::vector<std::thread> threads_;
 };

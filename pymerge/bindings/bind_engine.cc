@@ -40,10 +40,16 @@ class Engine {
   }
 
   int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
-                 const std::vector<std::pair<std::int64_t, std::int64_t>>& segments) {
+                 const std::vector<std::pair<std::int64_t, std::int64_t>>& segments,
+                 const std::vector<std::pair<int, const Tensor*>>& twins) {
     std::vector<Segment> made;
     for (const auto& [offset, nbytes] : segments) made.push_back({offset, nbytes});
-    return writer_.open_shard(temporary, final_path, size, std::move(made));
+    std::vector<Twin> shared;
+    for (const auto& [segment, tensor] : twins) {
+      const Segment& where = made.at(static_cast<std::size_t>(segment));
+      shared.push_back({where, tensor->view.file, tensor->view.offset()});
+    }
+    return writer_.open_shard(temporary, final_path, size, std::move(made), shared);
   }
 
   void fill_bytes(int shard, int segment, std::string bytes) {
@@ -55,31 +61,35 @@ class Engine {
                        });
   }
 
+  void fill_copy(int shard, int segment, const Tensor& tensor) {
+    read_ += tensor.view.nbytes();
+    writer_.set_copy(shard, segment, tensor.view.file, tensor.view.offset());
+  }
+
   // Bytes as they are; every peer must hold the same ones.
-  void fill_copy(int shard, int segment, const Tensor& tensor, const Tensors& peers,
-                 const std::string& name) {
-    std::vector<TensorView> views{tensor.view};
-    for (const Tensor* peer : peers) views.push_back(peer->view);
+  void fill_agreed(int shard, int segment, const Tensors& tensors, const std::string& name) {
+    std::vector<TensorView> views;
+    for (const Tensor* tensor : tensors) views.push_back(tensor->view);
     writer_.set_filler(
         shard, segment,
-        [this, views, name](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+        [this, views, name](std::int64_t begin, std::int64_t length, std::byte* out,
+                            Scratch& scratch) {
           const auto size = static_cast<std::size_t>(length);
-          const Range range{begin / item(views[0]), length / item(views[0])};
-          std::memcpy(out, views[0].data + begin, size);
-          for (const TensorView& view : views) {
-            const std::byte* const theirs = view.data + begin;
-            if (std::memcmp(out, theirs, size) != 0) {
-              const auto at = begin + (std::mismatch(out, out + size, theirs).first - out);
-              throw Error(ErrorCode::kDType,
-                          "element " + std::to_string(at / item(view)) + " differs between " +
-                              views[0].file->path() + " and " + view.file->path() +
-                              ", and integers cannot be merged; make the copies agree or leave the "
-                              "tensor out of one model",
-                          "", name);
-            }
-            view.done_with(range);
-            read_ += length;
+          views[0].file->read(views[0].offset() + begin, length, out);
+          for (std::size_t i = 1; i < views.size(); ++i) {
+            const TensorView& view = views[i];
+            std::byte* const theirs = scratch.take_copies(size);
+            view.file->read(view.offset() + begin, length, theirs);
+            if (std::memcmp(out, theirs, size) == 0) continue;
+            const auto at = begin + (std::mismatch(out, out + size, theirs).first - out);
+            throw Error(ErrorCode::kDType,
+                        "element " + std::to_string(at / item(view)) + " differs between " +
+                            views[0].file->path() + " and " + view.file->path() +
+                            ", and integers cannot be merged; make the copies agree or leave the "
+                            "tensor out of one model",
+                        "", name);
           }
+          read_ += length * static_cast<std::int64_t>(views.size());
           return std::int64_t{0};
         });
   }
@@ -155,8 +165,10 @@ class Engine {
     // In this order: when all shards are finished, all bytes have been counted.
     out["shards_finished"] = writer_.shards_finished();
     out["written"] = writer_.bytes_written();
+    out["shared"] = writer_.bytes_shared();
     out["direct"] = writer_.direct();
-    out["busy_seconds"] = pool_.busy_seconds();
+    out["fill_seconds"] = pool_.busy_seconds(0);
+    out["measure_seconds"] = pool_.busy_seconds(1);
     out["cpu_seconds"] = pool_.cpu_seconds();
     return out;
   }
@@ -207,11 +219,13 @@ void bind_engine(py::module_& module) {
                          &masked_sum_answer);
            })
       .def("open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
-           arg("segments"), py::call_guard<py::gil_scoped_release>())
+           arg("segments"), arg("twins"),
+           "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
       .def("fill_bytes", [](Engine& self, int shard, int segment,
                             const py::bytes& bytes) { self.fill_bytes(shard, segment, bytes); })
-      .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"),
-           arg("peers"), arg("name"))
+      .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))
+      .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
+           arg("name"))
       .def("fill_weighted_sum",
            [](Engine& self, int shard, int segment, const Tensors& tensors,
               const std::string& compute, const std::string& out_dtype,

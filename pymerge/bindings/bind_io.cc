@@ -1,5 +1,6 @@
 // Headers, mapped files, and what a folder can do.
 #include "convert.h"
+#include "io/file_copy.h"
 #include "io/output_file.h"
 #include "io/safetensors_header.h"
 
@@ -37,6 +38,8 @@ void bind_io(py::module_& module) {
              "absolute in bytes. Raises FormatError.");
   module.def("sync_folder", &sync_folder, py::arg("path"),
              py::call_guard<py::gil_scoped_release>());
+  module.def("can_share", &can_share, py::arg("folder"), py::arg("path"),
+             "Whether files made in `folder` can share extents with the file at `path`.");
   module.def(
       "probe_direct_io",
       [](const std::string& folder) {
@@ -46,7 +49,7 @@ void bind_io(py::module_& module) {
       },
       py::arg("folder"));
   py::class_<MappedFile, std::shared_ptr<MappedFile>>(module, "MappedFile")
-      .def(py::init<std::string>(), py::arg("path"))
+      .def(py::init<std::string, bool>(), py::arg("path"), py::arg("in_place") = true)
       .def_property_readonly("size", &MappedFile::size);
 }
 

@@ -31,6 +31,7 @@ def merge(
     overwrite: options.overwrite = False,
     allow_crimes: options.allow_crimes = False,
     allow_nonfinite: options.allow_nonfinite = False,
+    reflink: options.reflink = True,
     copy_tokenizer: options.copy_tokenizer = True,
     write_model_card: options.write_model_card = True,
     answer: options.answer = Format.HUMAN,
@@ -61,6 +62,7 @@ def merge(
             allow_crimes=allow_crimes,
             allow_nonfinite=allow_nonfinite,
             overwrite=overwrite,
+            reflink=reflink,
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
             on_progress=on_progress,
@@ -80,12 +82,13 @@ def _summarize(report: MergeReport) -> None:
     note(
         f"{report.method}: {format_count(report.tensors, 'tensor')} ({report.copied:,} copied), "
         f"{format_bytes(report.size)} in {format_count(len(report.shards), 'file')}"
+        + (f", {format_bytes(done.shared)} of it shared with the inputs" if done.shared else "")
     )
     note(
         f"{done.seconds:.1f} s ({done.cpu_seconds:.1f} s of CPU), "
         f"read {format_bytes(done.read / seconds)}/s, written {format_bytes(done.written / seconds)}/s, "
-        f"bound by {done.limit}; peak memory {format_bytes(done.peak_anonymous)} "
-        f"({format_bytes(done.peak_resident)} with mapped files)"
+        f"bound by {done.limit}; peak memory {format_bytes(done.peak_resident)} of {format_bytes(report.memory)} "
+        f"({format_bytes(done.peak_anonymous)} without mapped files)"
     )
     for tensor, count in done.nonfinite.items():
         note(f"warning: {tensor}: {format_count(count, 'value')} not finite")

@@ -75,6 +75,9 @@ allow_crimes = Annotated[
 allow_nonfinite = Annotated[
     bool, typer.Option("--allow-nonfinite", help="Store infinities and NaN, and count them, instead of stopping.")
 ]
+reflink = Annotated[
+    bool, typer.Option("--reflink/--no-reflink", help="Let copied tensors share disk space where the file system can.")
+]
 copy_tokenizer = Annotated[
     bool, typer.Option("--copy-tokenizer/--no-copy-tokenizer", help="Take the tokenizer over from the base model.")
 ]

@@ -54,6 +54,7 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         "models": ", ".join(facts["models"]),
         "layers": str(facts["layers"]),
         "tensors": f"{facts['merged']:,} merged, {facts['copied']:,} copied",
+        "shares": f"{format_bytes(facts['shared'])} with the inputs, instead of writing them again",
         "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
         "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x safetensors",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",

@@ -18,6 +18,10 @@ __all__ = ["Feeder", "StreamFeeder"]
 class Feeder(Protocol):
     """Runs measures and combines of tasks; answers come from `collect`."""
 
+    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+        """The stored tensor as the core sees it."""
+        ...
+
     def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
         """Start a measure; its answer will carry `ticket`."""
         ...
@@ -42,8 +46,10 @@ class Feeder(Protocol):
 class StreamFeeder:
     """The CPU backend over mapped files: tiles in, output blocks out, nothing held whole."""
 
-    def __init__(self, engine: _core.Engine) -> None:
+    def __init__(self, engine: _core.Engine, in_place: bool = True) -> None:
+        """`in_place`: mapped pages may be read where they are and stay resident for a moment."""
         self._engine = engine
+        self._in_place = in_place
         self._files: dict[str, _core.MappedFile] = {}
         self._requests: dict[int, Measure] = {}
 
@@ -51,7 +57,7 @@ class StreamFeeder:
         """The stored tensor as the core sees it; its file is mapped once."""
         file = self._files.get(stored.path)
         if file is None:
-            file = self._files[stored.path] = _core.MappedFile(stored.path)
+            file = self._files[stored.path] = _core.MappedFile(stored.path, self._in_place)
         return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
 
     def _tensors(self, task: TensorTask, positions: Sequence[int]) -> list[_core.Tensor]:
@@ -73,9 +79,11 @@ class StreamFeeder:
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Fill an output segment; see `Feeder`."""
         if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
-            peers = [s for i, s in enumerate(task.sources) if task.must_agree and i != request.source]
-            tensors = [self.tensor(stored) for stored in (task.sources[request.source], *peers)]
-            self._engine.fill_copy(shard, segment, tensors[0], tensors[1:], task.name)
+            if task.must_agree:
+                tensors = self._tensors(task, range(len(task.sources)))
+                self._engine.fill_agreed(shard, segment, tensors, task.name)
+            else:
+                self._engine.fill_copy(shard, segment, self.tensor(task.sources[request.source]))
             return
         if isinstance(request, Copy):
             request = WeightedSum((request.source,), (1.0,))

@@ -8,6 +8,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.backends.protocol import Ops
+from pymerge.checkpoint.values import StoredTensor
 from pymerge.execute.feeders import StreamFeeder
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Copy, Measure
@@ -26,6 +27,10 @@ class HostFeeder:
         self._answers: list[tuple[int, object]] = []
         self._nonfinite: list[tuple[int, int, int]] = []
         self._first: dict[tuple[int, int], int] = {}
+
+    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+        """See `Feeder`."""
+        return self._stream.tensor(stored)
 
     @staticmethod
     def _operands(task: TensorTask) -> list[Any]:

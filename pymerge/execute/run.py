@@ -51,7 +51,14 @@ def temporary_name(final: str) -> str:
 
 class _Execution:
     def __init__(
-        self, schedule: Schedule, folder: Path, engine: _core.Engine, feeder: Feeder, allow_nonfinite: bool
+        self,
+        schedule: Schedule,
+        folder: Path,
+        engine: _core.Engine,
+        feeder: Feeder,
+        *,
+        allow_nonfinite: bool,
+        reflink: bool,
     ) -> None:
         self._schedule = schedule
         self._tasks = schedule.plan.tasks
@@ -59,6 +66,7 @@ class _Execution:
         self._engine = engine
         self._feeder = feeder
         self._allow_nonfinite = allow_nonfinite
+        self._reflink = reflink
         self._flights: dict[int, _Flight] = {}
         self._tickets = 0
         self._measuring = 0
@@ -100,13 +108,19 @@ class _Execution:
         for number, shard in enumerate(self._schedule.shards):
             segments = [(0, len(shard.header)), *((p.offset, p.nbytes) for p in shard.placements)]
             temporary = self._folder / temporary_name(shard.name)
-            opened = self._engine.open_shard(str(temporary), str(self._folder / shard.name), shard.size, segments)
+            twins = [
+                (at, self._feeder.tensor(placement.twin))
+                for at, placement in enumerate(shard.placements, 1)
+                if placement.twin is not None and placement.in_step and self._reflink
+            ]
+            final = str(self._folder / shard.name)
+            opened = self._engine.open_shard(str(temporary), final, shard.size, segments, twins)
             assert opened == number
             self.opened += 1
             self._engine.fill_bytes(number, 0, shard.header)
             self._decided += len(shard.header)
-            for at, placement in enumerate(shard.placements):
-                yield number, at + 1, placement.task
+            for at, placement in enumerate(shard.placements, 1):
+                yield number, at, placement.task
 
     def _start_next(self, waiting: Iterator[tuple[int, int, int]]) -> bool:
         step = next(waiting, None)
@@ -173,6 +187,7 @@ def execute(
     *,
     backend: str = "auto",
     allow_nonfinite: bool = False,
+    reflink: bool = True,
     on_progress: OnProgress | None = None,
 ) -> ExecutionReport:
     """Write every shard of a schedule into `folder`.
@@ -201,7 +216,7 @@ def execute(
         stop_on_nonfinite=not allow_nonfinite,
     )
     feeder = _make_feeder(name, engine)
-    execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite)
+    execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite=allow_nonfinite, reflink=reflink)
     try:
         check_unchanged(schedule.plan.models)
         execution.run(on_progress, started, memory)
@@ -219,11 +234,14 @@ def execute(
         seconds=seconds,
         cpu_seconds=time.process_time() - cpu,
         read=status["read"],
-        written=status["written"],
+        written=status["written"] - status["shared"],
+        shared=status["shared"],
         peak_anonymous=memory.anonymous,
         peak_resident=memory.resident,
+        measure_seconds=status["measure_seconds"],
+        fill_seconds=status["fill_seconds"],
         limit=name_limit(
-            status["busy_seconds"],
+            status["measure_seconds"] + status["fill_seconds"],
             status["cpu_seconds"],
             seconds * resources.threads,
             (disk_bytes() - disk) / max(1, status["read"]),

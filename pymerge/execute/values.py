@@ -35,7 +35,10 @@ class ExecutionReport:
         seconds: wall time from the first request to the last synced shard.
         cpu_seconds: user plus system time of the process in that span.
         read, written: bytes, all passes counted.
+        shared: bytes of the output that are the inputs' own extents, neither read nor written.
         peak_anonymous, peak_resident: bytes; the latter includes mapped pages of the inputs.
+        measure_seconds, fill_seconds: what workers spent measuring inputs and filling output, summed
+            over them; the rest of `seconds` times threads they waited.
         limit: what bounded the speed: "reading", "computing" or "writing".
         direct: True if the output went past the page cache.
         nonfinite: per output tensor, how many non-finite values were stored (only where allowed).
@@ -45,8 +48,11 @@ class ExecutionReport:
     cpu_seconds: float
     read: int
     written: int
+    shared: int
     peak_anonymous: int
     peak_resident: int
+    measure_seconds: float
+    fill_seconds: float
     limit: str
     direct: bool
     nonfinite: Mapping[str, int] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from pymerge.output.extras import copy_extras
 from pymerge.output.files import sync_folder, write_json, write_text
 from pymerge.output.manifest import make_manifest
 from pymerge.output.report import MergeReport
+from pymerge.output.sharing import count_shareable
 from pymerge.schedule.values import Schedule
 
 __all__ = ["Preparation", "finish", "prepare"]
@@ -42,7 +43,7 @@ class Preparation:
     stale: tuple[Path, ...]
 
 
-def prepare(schedule: Schedule, folder: Path, *, overwrite: bool = False) -> Preparation:
+def prepare(schedule: Schedule, folder: Path, *, overwrite: bool = False, reflink: bool = True) -> Preparation:
     """Check and make the output folder; nothing is written yet.
 
     With `overwrite`, an old index and config go first: from here until the end the folder does not
@@ -65,7 +66,7 @@ def prepare(schedule: Schedule, folder: Path, *, overwrite: bool = False) -> Pre
             f"output folder {folder} is not empty ({len(present)} entries, such as {present[0].name}); "
             "name a new folder, or give --overwrite to replace the model in it"
         )
-    _refuse_full_disk(schedule, folder)
+    _refuse_full_disk(schedule, folder, reflink)
     for name in (CONFIG, INDEX):
         (folder / name).unlink(missing_ok=True)
     sync_folder(folder)
@@ -122,9 +123,9 @@ def _refuse_models(schedule: Schedule, folder: Path) -> None:
             raise RecipeError(f"output folder {folder} is the folder of model {str(model.ref)!r}; name another one")
 
 
-def _refuse_full_disk(schedule: Schedule, folder: Path) -> None:
+def _refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
     # An older model that is overwritten stays until the new shards are whole: its room does not count.
-    needed = sum(shard.size for shard in schedule.shards)
+    needed = sum(shard.size for shard in schedule.shards) - (count_shareable(schedule, folder) if reflink else 0)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ResourceError(

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pymerge.output.sharing import count_shareable
 from pymerge.plan.costs import count_costs
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.values import Schedule
@@ -21,6 +22,9 @@ def forecast(schedule: Schedule, folder: Path) -> dict[str, Any]:
     """
     plan = schedule.plan
     costs = count_costs(plan)
+    existing = _find_existing(folder)
+    shared = count_shareable(schedule, existing)
+    needed = sum(shard.size for shard in schedule.shards) - shared
     return {
         "method": plan.method.name,
         "models": [str(model.ref) for model in plan.models],
@@ -34,8 +38,9 @@ def forecast(schedule: Schedule, folder: Path) -> dict[str, Any]:
         "shards": len(schedule.shards),
         "threads": schedule.resources.threads,
         "memory": schedule.resources.memory,
-        "needed": sum(shard.size for shard in schedule.shards),
-        "free": shutil.disk_usage(_find_existing(folder)).free,
+        "shared": shared,
+        "needed": needed,
+        "free": shutil.disk_usage(existing).free,
         "warnings": [str(problem) for problem in plan.warnings],
     }
 

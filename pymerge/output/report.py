@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class MergeReport:
         extras: files taken over from the donor model.
         warnings: what was tolerated, one sentence each.
         execution: time, bytes, memory.
+        memory: the budget, in bytes.
+        stages: seconds of plan, prepare, merge and finish.
     """
 
     folder: Path
@@ -36,6 +39,8 @@ class MergeReport:
     extras: tuple[str, ...]
     warnings: tuple[str, ...]
     execution: ExecutionReport
+    memory: int
+    stages: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def collect(
@@ -54,15 +59,16 @@ class MergeReport:
             extras=extras,
             warnings=tuple(str(problem) for problem in plan.warnings),
             execution=execution,
+            memory=schedule.resources.memory,
         )
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, for `--format json`."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**values, "folder": str(self.folder), "execution": describe_execution(self.execution)}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**values, "folder": str(self.folder), "execution": describe_execution(self.execution), "stages": dict(self.stages)}
 
 
 def describe_execution(execution: ExecutionReport) -> dict[str, Any]:
     """An execution report as plain values."""
-    values = {field.name: getattr(execution, field.name) for field in fields(execution)}
+    values = {each.name: getattr(execution, each.name) for each in fields(execution)}
     return {**values, "nonfinite": dict(execution.nonfinite)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pymerge.checkpoint.values import StoredTensor
 from pymerge.ops import Combine, Copy, Cut, Gram, MaskedTotals, Measure, Select, WeightedSum
 from pymerge.plan.values import MergePlan, TensorTask
 
-__all__ = ["Costs", "Trace", "count_costs", "trace_task"]
+__all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,15 @@ def trace_task(plan: MergePlan, task: TensorTask) -> Trace:
             request = program.send(_answer(request))
     except StopIteration as stop:
         return Trace(tuple(measures), stop.value)
+
+
+def find_twin(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
+    """The stored tensor whose bytes a task's output will have, if that is known without reading."""
+    combine = trace_task(plan, task).combine
+    if not isinstance(combine, Copy) or task.must_agree:
+        return None
+    source = task.sources[combine.source]
+    return source if source.dtype == task.dtype and source.nbytes else None
 
 
 def _answer(request: Measure) -> object:

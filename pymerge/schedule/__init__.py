@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan
 from pymerge.schedule.budget import assign_resources
 from pymerge.schedule.layout import lay_out
@@ -22,4 +23,5 @@ def make_schedule(
     Raises:
         ResourceError: the memory budget is too small.
     """
-    return Schedule(plan, lay_out(plan.tasks, shard_size), assign_resources(plan.tasks, threads, memory))
+    twins = [find_twin(plan, task) for task in plan.tasks]
+    return Schedule(plan, lay_out(plan.tasks, shard_size, twins), assign_resources(plan.tasks, threads, memory))

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pymerge.checkpoint.values import StoredTensor
 from pymerge.plan.values import MergePlan
 
-__all__ = ["Placement", "Resources", "Schedule", "Shard"]
+__all__ = ["SHARE_UNIT", "Placement", "Resources", "Schedule", "Shard"]
+
+#: Files share their extents in units of this many bytes, at multiples of it.
+SHARE_UNIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one task's tensor lies in its shard: absolute byte offset and length."""
+    """Where one task's tensor lies in its shard: absolute byte offset and length.
+
+    `twin` is the stored tensor whose bytes it will have, where that is known without reading: such
+    bytes can be shared between the files instead of copied.
+    """
 
     task: int
     offset: int
     nbytes: int
+    twin: StoredTensor | None = None
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the twin lies alike in its file's pages, as sharing needs."""
+        return self.twin is not None and (self.twin.offset - self.offset) % SHARE_UNIT == 0
 
 
 @dataclass(frozen=True, slots=True)
