@@ -10,6 +10,9 @@ namespace pymerge {
 
 class MappedFile {
  public:
+  // The most that becomes resident around a byte that is read; aligned in the file.
+  static constexpr std::int64_t kWindow = 2 << 20;
+
   // Throws Error if the file cannot be opened or mapped.
   explicit MappedFile(std::string path);
   ~MappedFile();

@@ -14,8 +14,8 @@ namespace {
 constexpr std::int64_t kRuns = 1024;
 constexpr std::int64_t kRunLength = 64;
 constexpr double kBracket = 0.007;
-// Gathered keys of one entry before a pass only counts: 16 MiB of float32 keys.
-constexpr std::int64_t kMaxGathered = 4 << 20;
+// Bytes between the first and the last run of the sample that stay mapped.
+constexpr std::int64_t kSampled = 4 << 20;
 constexpr int kBucketBits = 16;
 
 }  // namespace
@@ -33,7 +33,7 @@ class SelectMeasure::SearchBase {
 template <typename Key>
 class SelectMeasure::Search : public SelectMeasure::SearchBase {
  public:
-  Search(SelectMeasure& owner, std::vector<std::int64_t> counts);
+  Search(SelectMeasure& owner, std::vector<std::int64_t> counts, std::int64_t gathered);
 
   std::int64_t tiles() const override { return is_sampling() ? 1 : tile_count(count_); }
   bool is_sampling() const override { return phase_ == Phase::kSample; }
@@ -70,6 +70,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
   SelectMeasure& owner_;
   const SelectKernel& kernel_;
   const std::int64_t count_;
+  const std::int64_t max_gathered_;  // keys of one entry before a pass only counts
   Phase phase_;
   std::vector<std::unique_ptr<Entry>> entries_;
   // Keys above the bracket's top when its histogram was asked for, per entry.
@@ -77,10 +78,12 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
 };
 
 template <typename Key>
-SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_t> counts)
+SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_t> counts,
+                                   std::int64_t gathered)
     : owner_(owner),
       kernel_(PYMERGE_SELECT_LEVEL(select, active_isa())),
       count_(owner.inputs_.count()),
+      max_gathered_(gathered / static_cast<std::int64_t>(sizeof(Key))),
       phase_(count_ > kTile ? Phase::kSample : Phase::kScan),
       above_(counts.size(), 0) {
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -108,11 +111,13 @@ template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   const std::int64_t stride = count_ / kRuns;
   std::vector<Key> keys(static_cast<std::size_t>(kRuns * kRunLength));
+  // Each run touches a page of its own, and up to 2 MiB around it come along: let them go in
+  // between.
+  const std::int64_t apart = stride * static_cast<std::int64_t>(sizeof(Key));
+  const std::int64_t step = std::clamp<std::int64_t>(kSampled / apart, 1, kRuns);
   for (const auto& entry : entries_) {
     for (std::int64_t run = 0; run < kRuns; ++run) {
-      // Each run touches a page of its own, and its neighbors come along: let them go in between.
-      if (run % 64 == 0)
-        owner_.inputs_.leave({std::max<std::int64_t>(0, run - 64) * stride, 64 * stride});
+      if (run % step == 0 && run > 0) owner_.inputs_.leave({(run - step) * stride, step * stride});
       kernel_.keys(owner_.inputs_.operands()[entry->source], owner_.inputs_.base(), owner_.compute_,
                    {run * stride, kRunLength}, keys.data() + run * kRunLength,
                    scratch.take(kernel_.scratch_bytes));
@@ -134,7 +139,8 @@ void SelectMeasure::Search<Key>::bracket(Entry& entry, std::vector<Key>& keys) {
   const auto below = rank(share + kBracket);
   std::nth_element(keys.begin(), above, keys.end(), std::greater<Key>());
   if (share > kBracket) entry.high = *above;
-  std::nth_element(keys.begin(), below, keys.end(), std::greater<Key>());
+  // The first call left everything from `above` on in its place: only that part is searched.
+  std::nth_element(above, below, keys.end(), std::greater<Key>());
   if (share < 1 - kBracket) entry.low = *below;
 }
 
@@ -160,7 +166,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, Range range, Scratch& s
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
-    const bool gather = open[e]->low < open[e]->high && open[e]->gathered < kMaxGathered;
+    const bool gather = open[e]->low < open[e]->high && open[e]->gathered < max_gathered_;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
   kernel_.scan(requests.data(), n, owner_.inputs_.base(), owner_.compute_, range, memory);
@@ -170,7 +176,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, Range range, Scratch& s
     result.inside = requests[e].inside;
     result.found.clear();
     const std::int64_t before = open[e]->gathered.fetch_add(result.inside);
-    if (requests[e].found != nullptr && before + result.inside <= kMaxGathered) {
+    if (requests[e].found != nullptr && before + result.inside <= max_gathered_) {
       const auto* found = static_cast<const Key*>(requests[e].found);
       result.found.assign(found, found + result.inside);
     }
@@ -202,20 +208,26 @@ template <typename Key>
 bool SelectMeasure::Search<Key>::settle(Entry& entry) {
   std::int64_t above = 0;
   std::int64_t inside = 0;
-  std::vector<Key> found;
-  for (TileResult& tile : entry.tiles) {
+  std::size_t gathered = 0;
+  for (const TileResult& tile : entry.tiles) {
     above += tile.above;
     inside += tile.inside;
-    found.insert(found.end(), tile.found.begin(), tile.found.end());
+    gathered += tile.found.size();
   }
   const bool held = above < entry.wanted && entry.wanted <= above + inside;
   if (held && entry.low == entry.high) {
     settle_at(entry, static_cast<Key>(entry.low), entry.wanted - above);
     return true;
   }
-  if (!held || static_cast<std::int64_t>(found.size()) != inside) {
+  if (!held || static_cast<std::int64_t>(gathered) != inside) {
+    for (TileResult& tile : entry.tiles) tile.found = {};
     narrow(entry, above, inside);
     return false;
+  }
+  std::vector<Key> found;
+  found.reserve(gathered);
+  for (const TileResult& tile : entry.tiles) {
+    found.insert(found.end(), tile.found.begin(), tile.found.end());
   }
   const auto nth = found.begin() + (entry.wanted - above - 1);
   std::nth_element(found.begin(), nth, found.end(), std::greater<Key>());
@@ -243,6 +255,7 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
     Scratch scratch;
     kernel_.keys(owner_.inputs_.operands()[entry.source], owner_.inputs_.base(), owner_.compute_,
                  range, keys.data(), scratch.take(kernel_.scratch_bytes));
+    owner_.inputs_.leave(range);
     std::int64_t at = 0;
     for (; ties_wanted > 0; ++at) ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
     cut = {key, range.begin + at - 1};
@@ -284,14 +297,15 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
   entry.buckets = {};
 }
 
-SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts)
+SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
+                             std::int64_t gathered)
     : Measure(std::move(inputs), compute),
       // Wider than any key: what is wanted 0 times keeps this, a cut that holds nothing.
       cuts_(counts.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {
   if (compute_ == Compute::kFloat64) {
-    search_ = std::make_unique<Search<std::uint64_t>>(*this, std::move(counts));
+    search_ = std::make_unique<Search<std::uint64_t>>(*this, std::move(counts), gathered);
   } else {
-    search_ = std::make_unique<Search<std::uint32_t>>(*this, std::move(counts));
+    search_ = std::make_unique<Search<std::uint32_t>>(*this, std::move(counts), gathered);
   }
 }
 

@@ -191,6 +191,7 @@ def execute(
         writers=_WRITERS,
         direct=True,
         stop_on_nonfinite=not allow_nonfinite,
+        gathered=resources.gathered,
     )
     feeder: Feeder = StreamFeeder(engine) if name == "cpu" else HostFeeder(engine, load_ops(name))
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pymerge.plan.values import MergePlan
-from pymerge.schedule.budget import assign_resources
+from pymerge.schedule.budget import assign_resources, count_cuts
 from pymerge.schedule.layout import lay_out
 from pymerge.schedule.values import Placement, Resources, Schedule, Shard
 
@@ -22,4 +22,5 @@ def make_schedule(
     Raises:
         ResourceError: the memory budget is too small.
     """
-    return Schedule(plan, lay_out(plan.tasks, shard_size), assign_resources(plan.tasks, threads, memory))
+    resources = assign_resources(plan.tasks, threads, memory, cuts=count_cuts(plan))
+    return Schedule(plan, lay_out(plan.tasks, shard_size), resources)

@@ -44,12 +44,15 @@ class Resources:
         memory: budget in bytes, resident mapped pages included.
         block: bytes of output that a worker fills at a time (a multiple of 4096).
         buffers: how many blocks may be filled or on their way to the disk at once.
+        gathered: bytes of keys that a select may hold per tensor and cut; where that is too little, it
+            reads the tensor once or twice more.
     """
 
     threads: int
     memory: int
     block: int
     buffers: int
+    gathered: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
