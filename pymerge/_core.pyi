@@ -58,7 +58,14 @@ def mask(delta: Tensor, rule: _Rule, compute: str, out: Buffer) -> None: ...
 
 class Engine:
     def __init__(
-        self, threads: int, block: int, buffers: int, writers: int, direct: bool, stop_on_nonfinite: bool
+        self,
+        threads: int,
+        block: int,
+        buffers: int,
+        writers: int,
+        direct: bool,
+        stop_on_nonfinite: bool,
+        gathered: int = ...,
     ) -> None: ...
     def measure_gram(self, *arguments: Any) -> None: ...
     def measure_select(self, *arguments: Any) -> None: ...

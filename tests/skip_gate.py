@@ -49,6 +49,48 @@ def can_mount() -> bool:
         return True
 
 
+def limiting_cgroup(size: int) -> Path | None:
+    """A new group below this process's own that holds at most `size` bytes; None if it may not be made.
+
+    Whoever asked removes it when its processes have ended.
+    """
+    from pymerge.schedule.machine import list_memory_limits
+
+    for file in list_memory_limits():
+        group = file.parent / f"pymerge-test-{os.getpid()}"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            (group / file.name).write_text(str(size))
+        except OSError:
+            group.rmdir()
+            continue
+        return group
+    return None
+
+
+@cache
+def _can_limit() -> bool:
+    group = limiting_cgroup(1 << 30)
+    if group is not None:
+        group.rmdir()
+    return group is not None
+
+
+def _can_count() -> bool:
+    from tools import instructions
+
+    return instructions.can_count()
+
+
+def _has_kept_counts() -> bool:
+    from tools import instructions
+
+    return instructions.key() in instructions.load()
+
+
 #: How a reason begins -> whether it holds on this machine.
 EXCUSES: dict[str, Callable[[], bool]] = {
     "needs a CUDA device": lambda: not _has_cuda(),
@@ -56,6 +98,9 @@ EXCUSES: dict[str, Callable[[], bool]] = {
     "needs the right to mount": lambda: not can_mount(),
     "needs a C++ compiler": lambda: find_compiler() is None,
     "needs a build tree": lambda: not any(_ROOT.glob("build/*/CMakeFiles")),
+    "needs a memory cgroup": lambda: not _can_limit(),
+    "needs valgrind": lambda: not _can_count(),
+    "needs the compiler of the kept counts": lambda: not _has_kept_counts(),
     "needs nm": lambda: shutil.which("nm") is None,
     "needs x86-64": lambda: platform.machine() not in ("x86_64", "AMD64"),
     "needs Linux": lambda: not sys.platform.startswith("linux"),

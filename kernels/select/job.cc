@@ -22,8 +22,6 @@ constexpr std::int64_t kMinRuns = 128;
 constexpr std::int64_t kElementsPerRun = 32 << 10;
 constexpr std::int64_t kRunLength = 64;
 constexpr double kBracket = 0.007;
-// Gathered keys of one entry before a pass only counts: 16 MiB of float32 keys.
-constexpr std::int64_t kMaxGathered = 4 << 20;
 constexpr int kBucketBits = 16;
 
 }  // namespace
@@ -41,7 +39,7 @@ class SelectMeasure::SearchBase {
 template <typename Key>
 class SelectMeasure::Search : public SelectMeasure::SearchBase {
  public:
-  Search(SelectMeasure& owner, std::vector<std::int64_t> counts);
+  Search(SelectMeasure& owner, std::vector<std::int64_t> counts, std::int64_t gathered);
   ~Search() override {
     for (const auto& entry : entries_) forget(*entry);
   }
@@ -96,7 +94,8 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
   SelectMeasure& owner_;
   const SelectKernel& kernel_;
   const std::int64_t count_;
-  const std::int64_t runs_;
+  const std::int64_t runs_;          // of the sample
+  const std::int64_t max_gathered_;  // keys of one entry before a pass only counts
   Phase phase_;
   std::vector<std::unique_ptr<Entry>> entries_;
   // Keys above the bracket's top when its histogram was asked for, per entry.
@@ -104,11 +103,13 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
 };
 
 template <typename Key>
-SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_t> counts)
+SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_t> counts,
+                                   std::int64_t gathered)
     : owner_(owner),
       kernel_(PYMERGE_SELECT_LEVEL(select, active_isa())),
       count_(owner.inputs_.count()),
       runs_(std::clamp(count_ / kElementsPerRun, kMinRuns, kMaxRuns)),
+      max_gathered_(gathered / static_cast<std::int64_t>(sizeof(Key))),
       phase_(count_ > kTile ? Phase::kSample : Phase::kScan),
       above_(counts.size(), 0) {
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -185,7 +186,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
-    const bool gather = open[e]->gathered < kMaxGathered;
+    const bool gather = open[e]->gathered < max_gathered_;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
   kernel_.scan(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
@@ -196,7 +197,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     result.inside += requests[e].inside;
     result.at_low += requests[e].at_low;
     const std::int64_t before = open[e]->gathered.fetch_add(requests[e].inside);
-    if (requests[e].found != nullptr && before + requests[e].inside <= kMaxGathered) {
+    if (requests[e].found != nullptr && before + requests[e].inside <= max_gathered_) {
       gather(*open[e], tile, static_cast<const Key*>(requests[e].found), requests[e].inside);
     }
   }
@@ -388,14 +389,15 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
   entry.buckets = {};
 }
 
-SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts)
+SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
+                             std::int64_t gathered)
     : Measure(std::move(inputs), compute),
       // Wider than any key: what is wanted 0 times keeps this, a cut that holds nothing.
       cuts_(counts.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {
   if (compute_ == Compute::kFloat64) {
-    search_ = std::make_unique<Search<std::uint64_t>>(*this, std::move(counts));
+    search_ = std::make_unique<Search<std::uint64_t>>(*this, std::move(counts), gathered);
   } else {
-    search_ = std::make_unique<Search<std::uint32_t>>(*this, std::move(counts));
+    search_ = std::make_unique<Search<std::uint32_t>>(*this, std::move(counts), gathered);
   }
 }
 

@@ -13,8 +13,13 @@ namespace pymerge {
 
 class SelectMeasure : public Measure {
  public:
-  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n.
-  SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts);
+  static constexpr std::int64_t kGathered = 16 << 20;
+
+  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n. `gathered`: bytes
+  // of keys that may be held per entry; where a bracket holds more, passes that only count come
+  // first.
+  SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
+                std::int64_t gathered = kGathered);
   ~SelectMeasure() override;
 
   std::int64_t tiles() const override;

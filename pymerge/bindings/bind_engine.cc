@@ -19,8 +19,9 @@ using Tensors = std::vector<const Tensor*>;
 
 class Engine {
  public:
-  Engine(int threads, const WriterOptions& options)
-      : writer_(options), pool_(threads, {&writer_, &measures_}) {
+  // `gathered`: bytes of keys that a select may hold per entry.
+  Engine(int threads, const WriterOptions& options, std::int64_t gathered)
+      : gathered_(gathered), writer_(options), pool_(threads, {&writer_, &measures_}) {
     writer_.attach(&pool_);
     measures_.attach(&pool_);
   }
@@ -38,6 +39,8 @@ class Engine {
       changed_.notify_all();
     });
   }
+
+  std::int64_t gathered() const { return gathered_; }
 
   int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
                  const std::vector<std::pair<std::int64_t, std::int64_t>>& segments,
@@ -178,6 +181,7 @@ class Engine {
     return view.dtype == DType::kF4 || dtype_bits(view.dtype) % 8 != 0 ? 1 : item_size(view.dtype);
   }
 
+  const std::int64_t gathered_;
   std::atomic<std::int64_t> read_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -195,12 +199,13 @@ void bind_engine(py::module_& module) {
   using py::arg;
   py::class_<Engine>(module, "Engine")
       .def(py::init([](int threads, std::int64_t block, int buffers, int writers, bool direct,
-                       bool stop_on_nonfinite) {
+                       bool stop_on_nonfinite, std::int64_t gathered) {
              return std::make_unique<Engine>(
-                 threads, WriterOptions{block, buffers, writers, direct, stop_on_nonfinite});
+                 threads, WriterOptions{block, buffers, writers, direct, stop_on_nonfinite},
+                 gathered);
            }),
            arg("threads"), arg("block"), arg("buffers"), arg("writers"), arg("direct"),
-           arg("stop_on_nonfinite"))
+           arg("stop_on_nonfinite"), arg("gathered") = SelectMeasure::kGathered)
       .def("measure_gram",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute) {
@@ -209,7 +214,8 @@ void bind_engine(py::module_& module) {
       .def("measure_select",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute, std::vector<std::int64_t> counts) {
-             self.submit(ticket, make_select(tensors, base, compute, std::move(counts)),
+             self.submit(ticket,
+                         make_select(tensors, base, compute, std::move(counts), self.gathered()),
                          &select_answer);
            })
       .def("measure_masked_sum",

@@ -66,9 +66,10 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
 
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts) {
+                                           std::vector<std::int64_t> counts,
+                                           std::int64_t gathered) {
   return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                         std::move(counts));
+                                         std::move(counts), gathered);
 }
 
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,

@@ -40,7 +40,8 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
                                        const Tensor* base, const std::string& compute);
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts);
+                                           std::vector<std::int64_t> counts,
+                                           std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules);

@@ -166,9 +166,9 @@ class _Execution:
             self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
 
-def _make_feeder(backend: str, engine: _core.Engine) -> Feeder:
+def _make_feeder(backend: str, engine: _core.Engine, in_place: bool) -> Feeder:
     if backend == "cpu":
-        return StreamFeeder(engine)
+        return StreamFeeder(engine, in_place)
     from pymerge.execute.host import HostFeeder
 
     return HostFeeder(engine, load_ops(backend))
@@ -214,8 +214,9 @@ def execute(
         writers=_WRITERS,
         direct=True,
         stop_on_nonfinite=not allow_nonfinite,
+        gathered=resources.gathered,
     )
-    feeder = _make_feeder(name, engine)
+    feeder = _make_feeder(name, engine, resources.in_place)
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite=allow_nonfinite, reflink=reflink)
     try:
         check_unchanged(schedule.plan.models)

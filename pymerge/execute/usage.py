@@ -17,21 +17,32 @@ _FROM_DISK = 0.2
 
 
 class MemoryWatch:
-    """Peaks of resident memory, in bytes; zero where the system does not tell."""
+    """Peaks of resident memory since this was made, in bytes; zero where the system does not tell.
+
+    The system keeps the process's own peak of everything resident, which is exact as soon as the merge
+    passes whatever came before it; else, and for anonymous memory, the peak is that of all looks.
+    """
 
     def __init__(self) -> None:
         self.anonymous = 0
         self.resident = 0
+        self._before = _read_status().get("VmHWM", 0)
 
     def sample(self) -> None:
-        """Look once; the peaks are those of all looks."""
-        try:
-            lines = _STATUS.read_text(encoding="ascii").splitlines()
-        except OSError:
-            return
-        values = {line.split(":")[0]: line.split()[1] for line in lines if line.endswith(" kB")}
-        self.anonymous = max(self.anonymous, int(values.get("RssAnon", 0)) * 1024)
-        self.resident = max(self.resident, int(values.get("VmRSS", 0)) * 1024)
+        """Look once."""
+        values = _read_status()
+        peak = values.get("VmHWM", 0)
+        self.anonymous = max(self.anonymous, values.get("RssAnon", 0))
+        self.resident = max(self.resident, peak if peak > self._before else values.get("VmRSS", 0))
+
+
+def _read_status() -> dict[str, int]:
+    """The sizes that the system tells of this process, in bytes."""
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return {}
+    return {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if line.endswith(" kB")}
 
 
 def disk_bytes() -> int:

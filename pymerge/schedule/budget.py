@@ -1,41 +1,67 @@
-"""Memory budget: how large the working pieces of a merge may be, so that all of them fit."""
+"""Memory budget: how large the working pieces of a merge may be, so that all of them fit.
+
+What a merge holds does not depend on how large its tensors are. Per worker: the mapped parts of the
+inputs it reads, and room for the keys of a tile. Shared: the output buffers, the keys that a select
+gathers, and the plan. What grows with a tensor is left out: 8 bytes per sum and 262,144 elements.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from pymerge.errors import RecipeError, ResourceError
-from pymerge.plan.values import TensorTask
+from pymerge.ops import Select
+from pymerge.plan.costs import trace_task
+from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.machine import usable_memory, usable_processors
 from pymerge.schedule.values import Resources
 
-__all__ = ["assign_resources"]
+__all__ = ["assign_resources", "count_cuts"]
 
+KIB = 1 << 10
 MIB = 1 << 20
-#: What Python, its libraries and thread stacks take before any data is touched.
-_RESIDENT_AT_REST = 96 * MIB
+#: What Python and its libraries take before any data is touched: 40 MiB with the command line.
+_RESIDENT_AT_REST = 48 * MIB
+#: What each source of each tensor takes in plan, schedule and engine (150 MB for 20,000 tensors of 4 models).
+_PER_SOURCE = 2 * KIB
 #: Blocks are 4 MiB where they fit: smaller ones cost more system calls, larger ones gain nothing
 #: (direct writes of 1, 4 and 8 MiB took 1.27, 1.16 and 1.35 s for 2.2 GB).
-_LARGEST_BLOCK = 4 * MIB
-_SMALLEST_BLOCK = 64 * 1024
-#: Keys that a select may gather per source before it counts instead: 16 MiB, twice while it chooses.
-_GATHERED = 32 * MIB
+_BLOCKS = tuple(size * KIB for size in (4096, 2048, 1024, 512, 256, 128, 64))
+#: The first blocks, which are given up before a select's keys are: a pass more costs much more.
+_LARGE_BLOCKS = _BLOCKS[:3]
 _BUFFERS = 8
+#: Elements of a measuring tile (kernels/common/canonical.h).
+_TILE = 256 * KIB
+#: Copies of inputs that a worker holds where it does not read in place (kernels/common/inputs.cc); of
+#: whole blocks where integer tensors of two models are compared.
+_COPIES = 4 * MIB
+#: Elements of an input that stay mapped until the last of them is read, and bytes that become resident
+#: on either side of what is read (kernels/common/inputs.cc, csrc/io/mapped_file.h).
+_WINDOW = 2 * MIB
+_EDGE = 2 * MIB
+#: Keys gathered per cut. A bracket holds 1.4 % of a tensor; what is larger than the most is counted first.
+_MOST_GATHERED = 16 * MIB
+_LEAST_GATHERED = 256 * KIB
+_BRACKET = 0.02
 
 
-def _inputs_per_block(task: TensorTask) -> float:
-    """Mapped input bytes that filling one byte of this task's output touches."""
-    if task.nbytes == 0:
-        return 0.0
-    return sum(source.nbytes for source in task.sources) / task.nbytes
+def count_cuts(plan: MergePlan) -> int:
+    """The most cuts that one select of this plan asks for; 0 if there is none."""
+    # Programs that see the same parameters ask for the same cuts.
+    different = {(task.inputs.models, *task.inputs.per_model.values()): task for task in plan.tasks if task.inputs}
+    requests = (request for task in different.values() for request in trace_task(plan, task).measures)
+    return max((len(request.counts) for request in requests if isinstance(request, Select)), default=0)
 
 
-def assign_resources(tasks: Sequence[TensorTask], threads: int | None, memory: int | None) -> Resources:
+def assign_resources(
+    tasks: Sequence[TensorTask], threads: int | None, memory: int | None, *, cuts: int = 0
+) -> Resources:
     """Return the resources for these tasks.
 
     Args:
-        threads: None takes every processor that the process may use.
+        threads: None takes every processor that the process may use, or as many as the budget allows.
         memory: bytes; None takes a quarter of what the machine (or its cgroup) has.
+        cuts: the most cuts of one select.
 
     Raises:
         RecipeError: less than one thread.
@@ -43,24 +69,59 @@ def assign_resources(tasks: Sequence[TensorTask], threads: int | None, memory: i
     """
     if threads is not None and threads < 1:
         raise RecipeError(f"threads = {threads} must be at least 1")
-    workers = threads if threads is not None else usable_processors()
+    most = threads if threads is not None else usable_processors()
     budget = memory if memory is not None else usable_memory() // 4
-    fan_in = max((_inputs_per_block(task) for task in tasks), default=1.0)
-    models = max((len(task.sources) for task in tasks if task.inputs), default=1)
-    block = _LARGEST_BLOCK
-    while block > _SMALLEST_BLOCK and _least_budget(workers, fan_in, models, block) > budget:
-        block //= 2
-    least = _least_budget(workers, fan_in, models, block)
-    if least > budget:
-        raise ResourceError(
-            f"a memory budget of {budget // MIB} MiB is too small for {workers} threads and {models} models; "
-            f"give at least {-(-least // MIB)} MiB with --memory, or fewer --threads"
-        )
-    return Resources(workers, budget, block, max(_BUFFERS, 2 * workers))
+    key = max((task.compute.bits // 8 for task in tasks), default=4)
+    wanted = _wanted_keys(tasks, key) if cuts else 0
+    for workers in range(most, most - 1 if threads is not None else 0, -1):
+        # First with all the keys, then with whatever is left for them; only in the first and best case
+        # are inputs read in place.
+        for block in _LARGE_BLOCKS:
+            for in_place in (True, False):
+                need = _need(tasks, workers, block, cuts * key, in_place)
+                if need + _held(cuts) * wanted <= budget:
+                    gathered = max(wanted, _LEAST_GATHERED)
+                    return Resources(workers, budget, block, _count_buffers(workers), gathered, in_place)
+        for block in _BLOCKS:
+            left = (budget - _need(tasks, workers, block, cuts * key, False)) // _held(cuts)
+            if left >= _LEAST_GATHERED:
+                gathered = min(left, _MOST_GATHERED)
+                return Resources(workers, budget, block, _count_buffers(workers), gathered, False)
+    models = max((len(task.sources) for task in tasks), default=1)
+    fewest = threads if threads is not None else 1
+    least = _need(tasks, fewest, _BLOCKS[-1], cuts * key, False) + _held(cuts) * _LEAST_GATHERED
+    raise ResourceError(
+        f"a memory budget of {budget // MIB} MiB is too small for {fewest} threads and {models} models; "
+        f"give at least {-(-least // MIB)} MiB with --memory{', or fewer --threads' if fewest > 1 else ''}"
+    )
 
 
-def _least_budget(workers: int, fan_in: float, models: int, block: int) -> int:
-    buffers = max(_BUFFERS, 2 * workers) * block
-    needed = _RESIDENT_AT_REST + buffers + int(workers * fan_in * block)
-    # Gathered keys get what they want, but no more than a quarter of the whole.
-    return needed + min(_GATHERED * models, needed // 3 + 1)
+def _count_buffers(workers: int) -> int:
+    return max(_BUFFERS, 2 * workers)
+
+
+def _held(cuts: int) -> int:
+    """How many cuts' keys are there at once: those of a select that ends, of the next, and of each a copy."""
+    return 2 * (cuts + 1)
+
+
+def _wanted_keys(tasks: Sequence[TensorTask], key: int) -> int:
+    largest = max((task.count for task in tasks), default=0)
+    return min(_MOST_GATHERED, int(_BRACKET * key * largest))
+
+
+def _need(tasks: Sequence[TensorTask], workers: int, block: int, keys: int, in_place: bool) -> int:
+    """Bytes without the gathered keys; `keys`: bytes of keys per element that a select scans."""
+    mapped = max((_mapped(task, block) for task in tasks), default=0) if in_place else _COPIES
+    rest = _RESIDENT_AT_REST + _PER_SOURCE * sum(len(task.sources) for task in tasks)
+    return rest + _count_buffers(workers) * block + workers * (mapped + keys * _TILE)
+
+
+def _mapped(task: TensorTask, block: int) -> int:
+    """Bytes of inputs that a worker has mapped while it works on this task."""
+    total = 0
+    for source in task.sources:
+        filled = int(block * source.nbytes / task.nbytes) if task.nbytes else 0
+        window = _WINDOW * source.dtype.bits // 8 if task.inputs else 0
+        total += min(max(filled, window), source.nbytes) + max(window, 2 * _EDGE)
+    return total

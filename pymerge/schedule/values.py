@@ -58,12 +58,18 @@ class Resources:
         memory: budget in bytes, resident mapped pages included.
         block: bytes of output that a worker fills at a time (a multiple of 4096).
         buffers: how many blocks may be filled or on their way to the disk at once.
+        gathered: bytes of keys that a select may hold per tensor and cut; where that is too little, it
+            reads the tensor once or twice more.
+        in_place: whether inputs may be read where they are mapped (their pages are then resident until
+            a window of them is done with), or only as copies of a few hundred KiB.
     """
 
     threads: int
     memory: int
     block: int
     buffers: int
+    gathered: int = 16 << 20
+    in_place: bool = True
 
 
 @dataclass(frozen=True, slots=True)

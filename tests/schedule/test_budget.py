@@ -17,34 +17,49 @@ from pymerge.schedule import budget
 from pymerge.schedule.budget import MIB, assign_resources
 
 BF16, F32 = BY_CODE["BF16"], BY_CODE["F32"]
+#: Down projection of a 70B model.
+LARGE = 8192 * 28672
 
 
-def task(models: int, count: int = 1 << 20) -> TensorTask:
+def task(models: int, count: int = LARGE) -> TensorTask:
     """A tensor that is merged from `models` in bfloat16."""
     source = StoredTensor("w", BF16, (count,), "file", 0, 2 * count)
     inputs = Inputs("w", count, None, tuple(range(models)))
     return TensorTask("w", (count,), BF16, (source,) * models, ("m",) * models, inputs, F32)
 
 
-@given(threads=st.integers(1, 64), models=st.integers(1, 12), mebibytes=st.integers(1, 4096))
-def test_what_is_chosen_fits_or_the_refusal_names_what_does(threads: int, models: int, mebibytes: int) -> None:
+@given(
+    threads=st.integers(1, 64),
+    models=st.integers(1, 12),
+    mebibytes=st.integers(1, 8192),
+    cuts=st.sampled_from([0, 1, 24]),
+)
+def test_what_is_chosen_fits_or_the_refusal_names_what_does(
+    threads: int, models: int, mebibytes: int, cuts: int
+) -> None:
     try:
-        chosen = assign_resources([task(models)], threads, mebibytes * MIB)
+        chosen = assign_resources([task(models)], threads, mebibytes * MIB, cuts=cuts)
     except ResourceError as error:
         needed = re.search(r"at least (\d+) MiB", str(error))
         assert needed
         assert int(needed[1]) > mebibytes
-        chosen = assign_resources([task(models)], threads, int(needed[1]) * MIB)
-    left = chosen.memory - chosen.block * (chosen.buffers + threads * models)
-    assert left >= 96 * MIB + min(32 * MIB * models, chosen.memory // 4)
+        chosen = assign_resources([task(models)], threads, int(needed[1]) * MIB, cuts=cuts)
+    # Blocks under way; per worker and input a run with its edges; keys of a tile; keys gathered, twice.
+    pieces = chosen.block * chosen.buffers + threads * models * (4 * MIB + 4 * MIB) + threads * cuts * MIB
+    gathered = 2 * (cuts + 1) * chosen.gathered if cuts else 0
+    assert pieces + gathered + 48 * MIB <= chosen.memory
     assert chosen.block % 4096 == 0
     assert chosen.buffers > threads
     assert chosen.threads == threads
 
 
 def test_a_refusal_says_what_else_would_help() -> None:
-    with pytest.raises(ResourceError, match=r"budget of 64 MiB is too small for 2 threads and 3 models.*--memory"):
+    with pytest.raises(ResourceError, match=r"of 64 MiB is too small for 2 threads and 3 models.*--memory, or fewer"):
         assign_resources([task(3)], 2, 64 * MIB)
+    with pytest.raises(
+        ResourceError, match=r"too small for 1 threads and 3 models; give at least \d+ MiB with --memory$"
+    ):
+        assign_resources([task(3)], 1, 64 * MIB)
 
 
 def test_blocks_shrink_with_the_budget_and_stop_growing_at_four_mebibytes() -> None:
@@ -54,7 +69,27 @@ def test_blocks_shrink_with_the_budget_and_stop_growing_at_four_mebibytes() -> N
 
 
 def test_more_inputs_take_smaller_blocks() -> None:
-    few, many = (assign_resources([task(models)], 8, 600 * MIB).block for models in (2, 12))
+    few, many = (assign_resources([task(models)], 4, 450 * MIB).block for models in (2, 12))
+    assert many < few
+
+
+def test_threads_that_nobody_asked_for_are_given_up_before_the_merge_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "usable_processors", lambda: 64)
+    assert 1 <= assign_resources([task(4)], None, 256 * MIB).threads < 64
+    assert assign_resources([task(4)], None, 1 << 35).threads == 64
+    with pytest.raises(ResourceError, match="64 threads"):
+        assign_resources([task(4)], 64, 256 * MIB)
+
+
+def test_keys_are_gathered_whole_where_they_fit_and_bounded_where_not() -> None:
+    sizes = [assign_resources([task(4)], 2, size * MIB, cuts=6).gathered for size in (256, 400, 4096)]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] == 16 * MIB
+    assert assign_resources([task(4, 1 << 22)], 2, 4096 * MIB, cuts=6).gathered < MIB
+
+
+def test_many_small_tensors_count_too() -> None:
+    few, many = (assign_resources([task(2, 64)] * size, 1, 160 * MIB).block for size in (1, 20_000))
     assert many < few
 
 

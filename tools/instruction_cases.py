@@ -1,0 +1,205 @@
+"""What tools/instructions.py counts: every kernel in its variants, every merge method, the engine.
+
+Run by it, inside valgrind, as `python -m tools.instruction_cases LIBRARY`; LIBRARY passes requests to
+callgrind. Costs that do not grow with the tensor drop out, since each case runs at two lengths.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from pymerge import _core, merge_tensors
+from pymerge.backends.cpu import CpuOps
+from pymerge.dtypes import BY_NAME
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.methods import get_method, method_names
+from pymerge.methods.base import REQUIRED, BaseRule
+from pymerge.ops import (
+    KEEP_ALL,
+    Band,
+    Bernoulli,
+    Combine,
+    Gram,
+    MaskedSum,
+    MaskRule,
+    Measure,
+    Select,
+    TaskMerge,
+    TopK,
+    WeightedSum,
+)
+
+__all__ = ["LENGTHS", "Run", "list_cases"]
+
+#: Two and four measuring tiles: both long enough that a select samples first.
+LENGTHS = (1 << 19, 1 << 20)
+
+#: What methods are given for parameters of these names; others keep their defaults.
+VALUES: dict[str, Any] = {"weight": 0.6, "density": 0.5, "gamma": 0.1, "t": 0.3, "scale": 0.8}
+
+Run = Callable[[], object]
+Request = Measure | Combine
+
+
+@cache
+def _models(dtype: str) -> tuple[Any, ...]:
+    """A base and three fine-tunes near it."""
+    random = np.random.default_rng(0)
+    base = random.standard_normal(LENGTHS[-1], np.float32) * 0.02
+    tuned = (base + random.standard_normal(LENGTHS[-1], np.float32) * 0.002 for _ in range(3))
+    return tuple(tensor.astype(NUMPY_DTYPES[dtype]) for tensor in (base, *tuned))
+
+
+def _operands(dtype: str, count: int) -> list[Any]:
+    return [tensor[:count] for tensor in _models(dtype)]
+
+
+@cache
+def _cuts(dtype: str, count: int) -> tuple[Any, ...]:
+    """For the three fine-tunes: where their largest tenth ends, then where their largest half does."""
+    counts = (count // 10,) * 3 + (count // 2,) * 3
+    answer = CpuOps().measure(Select((1, 2, 3) * 2, counts, 0), _operands(dtype, count), BY_NAME["float32"])
+    return tuple(answer)  # type: ignore[arg-type]  # a select's answer is cuts
+
+
+def _top(dtype: str, count: int) -> tuple[MaskRule, ...]:
+    return tuple(TopK(cut) for cut in _cuts(dtype, count)[3:])
+
+
+def _band(dtype: str, count: int) -> tuple[MaskRule, ...]:
+    cuts = _cuts(dtype, count)
+    return tuple(Band(outer, inner) for inner, outer in zip(cuts[:3], cuts[3:], strict=True))
+
+
+def _drop(dtype: str, count: int) -> tuple[MaskRule, ...]:
+    return tuple(Bernoulli(1 << 15, key) for key in (7, 11, 13))
+
+
+def _all(dtype: str, count: int) -> tuple[MaskRule, ...]:
+    return (KEEP_ALL,) * 3
+
+
+def _task_merge(rules: tuple[MaskRule, ...], elect: bool) -> TaskMerge:
+    sources = tuple(range(1, len(rules) + 1))
+    weights = (0.6,) * len(rules)
+    return TaskMerge(0, sources, rules, weights, elect, weights if elect else (), elect)
+
+
+#: Kernel and variant -> (its request, from element type and length; element types to count it with).
+KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
+    "gram/2": (lambda dtype, n: Gram((0, 1)), ("bfloat16", "float16", "float32", "float64")),
+    "gram/3-from-base": (lambda dtype, n: Gram((1, 2, 3), 0), ("bfloat16",)),
+    "select/2": (lambda dtype, n: Select((1, 2), (n // 2,) * 2, 0), ("bfloat16", "float16", "float32", "float64")),
+    "select/band": (lambda dtype, n: Select((1, 1), (n // 10, n // 2), 0), ("bfloat16",)),
+    "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
+    "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),
+    "weighted_sum/2": (
+        lambda dtype, n: WeightedSum((0, 1), (0.3, 0.7)),
+        ("bfloat16", "float16", "float32", "float64"),
+    ),
+    "weighted_sum/4": (lambda dtype, n: WeightedSum((0, 1, 2, 3), (0.25,) * 4), ("bfloat16",)),
+    "task_merge/arithmetic-2": (
+        lambda dtype, n: _task_merge(_all(dtype, n)[:2], False),
+        ("bfloat16", "float16", "float32"),
+    ),
+    "task_merge/ties-2": (lambda dtype, n: _task_merge(_top(dtype, n)[:2], True), ("bfloat16", "float16", "float32")),
+    "task_merge/ties-3": (lambda dtype, n: _task_merge(_top(dtype, n), True), ("bfloat16",)),
+    "task_merge/dare-2": (lambda dtype, n: _task_merge(_drop(dtype, n)[:2], False), ("bfloat16",)),
+    "task_merge/dare-ties-2": (lambda dtype, n: _task_merge(_drop(dtype, n)[:2], True), ("bfloat16",)),
+    "task_merge/breadcrumbs-2": (lambda dtype, n: _task_merge(_band(dtype, n)[:2], False), ("bfloat16",)),
+}
+#: Rules that the mask kernel writes out; it is the one kernel whose request is a rule.
+MASKS: dict[str, Callable[[str, int], tuple[MaskRule, ...]]] = {"random": _drop, "top": _top}
+
+
+def _run_kernel(request: Request, dtype: str, count: int) -> Run:
+    ops, operands = CpuOps(), _operands(dtype, count)
+    compute = BY_NAME["float64" if dtype == "float64" else "float32"]
+    if isinstance(request, (WeightedSum, TaskMerge)):
+        out = np.empty(count, NUMPY_DTYPES[dtype])
+        return lambda: ops.combine(request, operands, compute, out)
+    assert isinstance(request, (Gram, Select, MaskedSum))
+    return lambda: ops.measure(request, operands, compute)
+
+
+def _run_mask(rule: MaskRule, count: int) -> Run:
+    delta, out = _operands("float32", count)[1], np.empty(count, np.int8)
+    return lambda: CpuOps().mask(rule, delta, out)
+
+
+def _run_method(name: str, count: int) -> Run:
+    method = get_method(name)
+    base, *tuned = _operands("bfloat16", count)
+    based = method.base is BaseRule.REQUIRED
+    models = max(method.minimum, 2) if method.maximum is None else min(method.maximum, 2)
+    parameters = {p.name: VALUES[p.name] for p in method.parameters if p.name in VALUES}
+    missing = [p.name for p in method.parameters if p.default is REQUIRED and p.name not in VALUES]
+    if missing:
+        raise SystemExit(f"instruction_cases: {name} needs {', '.join(missing)}; say what to give it in VALUES")
+    return lambda: merge_tensors(
+        name, tuned[:models], base=base if based else None, parameters=parameters, threads=1, backend="cpu"
+    )
+
+
+def _run_engine(fill: str, folder: Path, count: int) -> Run:
+    """One tensor from a mapped file to an output file: what a merge adds around the kernels."""
+    source = folder / "input"
+    if not source.exists():
+        source.write_bytes(_models("bfloat16")[0].tobytes())
+
+    def run() -> None:
+        engine = _core.Engine(threads=1, block=1 << 19, buffers=4, writers=1, direct=False, stop_on_nonfinite=True)
+        tensor = _core.Tensor.from_file(_core.MappedFile(str(source)), 0, count, "BF16")
+        engine.open_shard(str(folder / "partial"), str(folder / "output"), 2 * count, [(0, 2 * count)])
+        if fill == "copy":
+            engine.fill_copy(0, 0, tensor, [], "tensor")
+        else:
+            engine.fill_weighted_sum(0, 0, [tensor, tensor], "float32", "BF16", [0.5, 0.5])
+        while not engine.status()["shards_finished"]:
+            engine.wait(1.0)
+        engine.stop()
+
+    return run
+
+
+def list_cases(count: int, folder: Path) -> Iterator[tuple[str, Run]]:
+    """Every case at one length, by the name that its count is kept under; files go to `folder`."""
+    for name, (make, dtypes) in KERNELS.items():
+        for dtype in dtypes:
+            yield f"kernel/{name}/{dtype}", _run_kernel(make(dtype, count), dtype, count)
+    for name, rules in MASKS.items():
+        yield f"kernel/mask/{name}/float32", _run_mask(rules("float32", count)[0], count)
+    for name in method_names():
+        yield f"method/{name}/bfloat16", _run_method(name, count)
+    for fill in ("copy", "weighted_sum"):
+        yield f"engine/{fill}/bfloat16", _run_engine(fill, folder, count)
+
+
+def main() -> None:
+    """Run each case at each length between two requests to callgrind, which writes one file for it."""
+    callgrind = ctypes.CDLL(sys.argv[1])
+    with TemporaryDirectory() as folder:
+        runs = [(f"{name}@{count}", run) for count in LENGTHS for name, run in list_cases(count, Path(folder))]
+        # Once without counting: what is imported, allocated or remembered at first use.
+        for _, run in runs:
+            run()
+        gc.disable()
+        callgrind.start()
+        for name, run in runs:
+            label = name.encode()
+            callgrind.zero()
+            run()
+            callgrind.dump(label)
+
+
+if __name__ == "__main__":
+    main()
