@@ -161,7 +161,7 @@ def _run_engine(fill: str, folder: Path, count: int) -> Run:
         tensor = _core.Tensor.from_file(_core.MappedFile(str(source)), 0, count, "BF16")
         engine.open_shard(str(folder / "partial"), str(folder / "output"), 2 * count, [(0, 2 * count)])
         if fill == "copy":
-            engine.fill_copy(0, 0, tensor, [], "tensor")
+            engine.fill_copy(0, 0, tensor)
         else:
             engine.fill_weighted_sum(0, 0, [tensor, tensor], "float32", "BF16", [0.5, 0.5])
         while not engine.status()["shards_finished"]:

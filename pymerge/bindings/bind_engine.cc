@@ -112,7 +112,8 @@ class Engine {
 
   // Flat index of the first non-finite value of a segment's combine: runs it again from the start.
   std::int64_t locate_nonfinite(int shard, int segment) {
-    const std::shared_ptr<Combine> combine = combines_.at({shard, segment});
+    const std::shared_ptr<Combine> combine = combines_.at({shard, segment}).lock();
+    if (combine == nullptr) return -1;
     const py::gil_scoped_release release;
     Scratch scratch;
     const AlignedBuffer tile(static_cast<std::size_t>(kTile) * sizeof(double));
@@ -187,7 +188,8 @@ class Engine {
   std::condition_variable changed_;
   std::vector<std::pair<std::int64_t, std::function<py::object()>>> finished_;
   int seen_shards_ = 0;
-  std::map<std::pair<int, int>, std::shared_ptr<Combine>> combines_;  // by (shard, segment)
+  // By (shard, segment); kept alive by the shard until it is finished.
+  std::map<std::pair<int, int>, std::weak_ptr<Combine>> combines_;
   JobQueue measures_;
   ShardWriter writer_;
   Pool pool_;  // last: its threads use everything above
@@ -225,7 +227,7 @@ void bind_engine(py::module_& module) {
                          &masked_sum_answer);
            })
       .def("open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
-           arg("segments"), arg("twins"),
+           arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
            "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
       .def("fill_bytes", [](Engine& self, int shard, int segment,
                             const py::bytes& bytes) { self.fill_bytes(shard, segment, bytes); })

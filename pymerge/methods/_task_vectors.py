@@ -53,10 +53,16 @@ def top_count(density: float, count: int) -> int:
     return min(count, max(1, int(density * count))) if density > 0 else 0
 
 
+def _useful_densities(inputs: Inputs) -> tuple[float, ...]:
+    """Densities, but 0 where the weight is: what counts for nothing need not be measured."""
+    pairs = zip(inputs.numbers("density"), inputs.numbers("weight"), strict=True)
+    return tuple(density if weight else 0.0 for density, weight in pairs)
+
+
 def random_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
     """DARE's rule per model: each element is kept with probability density."""
     rules: list[MaskRule] = []
-    for index, density in enumerate(inputs.numbers("density")):
+    for index, density in enumerate(_useful_densities(inputs)):
         if density <= 0 or density >= 1:
             rules.append(KEEP_ALL if density >= 1 else KEEP_NONE)
         else:
@@ -66,7 +72,7 @@ def random_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
 
 def top_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
     """TIES' rule per model: the largest magnitudes are kept; one select measures all models."""
-    densities = inputs.numbers("density")
+    densities = _useful_densities(inputs)
     rules: list[MaskRule] = [KEEP_ALL if density >= 1 else KEEP_NONE for density in densities]
     trimmed = [i for i, density in enumerate(densities) if 0 < density < 1 and inputs.count]
     if trimmed:
@@ -86,14 +92,21 @@ def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool
     factors = yield from _rescale_factors(inputs, rules)
     scaled = tuple(weight * factor for weight, factor in zip(weights, factors, strict=True))
     normalize, scale = inputs.flag("normalize"), inputs.number("lambda")
-    if elect:
-        return TaskMerge(inputs.base, inputs.models, tuple(rules), scaled, True, weights, normalize, scale)
-    total = sum(weights) if normalize else 1.0
+    total = sum(weights) if normalize and not elect else 1.0
     divisor = total if abs(total) >= _NO_DIVISOR else 1.0
-    coefficients = tuple(value * scale / divisor for value in scaled)
-    if not any(coefficients):
+    coefficients = scaled if elect else tuple(value * scale / divisor for value in scaled)
+    # What adds nothing is not read; where nothing is added the base's bytes are the result.
+    used = [i for i, value in enumerate(coefficients) if value and rules[i] != KEEP_NONE]
+    if not used:
         return Copy(inputs.base)
-    return TaskMerge(inputs.base, inputs.models, tuple(rules), coefficients)
+    chosen = (
+        tuple(inputs.models[i] for i in used),
+        tuple(rules[i] for i in used),
+        tuple(coefficients[i] for i in used),
+    )
+    if elect:
+        return TaskMerge(inputs.base, *chosen, True, tuple(weights[i] for i in used), normalize, scale)
+    return TaskMerge(inputs.base, *chosen)
 
 
 def _rescale_factors(inputs: Inputs, rules: Sequence[MaskRule]) -> Steps[tuple[float, ...]]:

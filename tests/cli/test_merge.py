@@ -25,7 +25,21 @@ REPORT = MergeReport(
     size=10**9,
     extras=(),
     warnings=("mind the gap",),
-    execution=ExecutionReport(2.0, 3.0, 4 * 10**9, 10**9, 10**8, 10**9, "reading", True, {"t": 1}),
+    execution=ExecutionReport(
+        seconds=2.0,
+        cpu_seconds=3.0,
+        read=4 * 10**9,
+        written=10**9,
+        shared=5 * 10**8,
+        peak_anonymous=10**8,
+        peak_resident=10**9,
+        measure_seconds=1.0,
+        fill_seconds=2.0,
+        limit="reading",
+        direct=True,
+        nonfinite={"t": 1},
+    ),
+    memory=2 * 10**9,
 )
 
 

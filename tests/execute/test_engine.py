@@ -96,7 +96,7 @@ def test_an_error_in_a_worker_reaches_the_caller_and_stays(tmp_path: Path, setti
     left, right = np.arange(40_000), np.arange(40_000)
     right[30_000] = 0
     open_shard(engine, tmp_path, "out", [left.nbytes])
-    engine.fill_copy(0, 0, tensor(tmp_path, left, "I64"), [tensor(tmp_path, right, "I64")], "ids")
+    engine.fill_agreed(0, 0, [tensor(tmp_path, left, "I64"), tensor(tmp_path, right, "I64")], "ids")
     for _ in range(2):
         with pytest.raises(DTypeError, match='tensor "ids": element 30000 differs'):
             wait_for(engine, shards=1)

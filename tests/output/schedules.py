@@ -19,8 +19,11 @@ EXECUTION = ExecutionReport(
     cpu_seconds=3.0,
     read=64,
     written=32,
+    shared=0,
     peak_anonymous=1000,
     peak_resident=2000,
+    measure_seconds=1.0,
+    fill_seconds=2.0,
     limit="reading",
     direct=False,
 )
