@@ -5,7 +5,8 @@
 
 Each round reads every input byte once, writes the output's bytes by each plain means, and runs every
 command. The floor is the best read plus the best write of all rounds. Ratios are wall time over that:
-the median, with best and worst. `--cold` drops the inputs from the page cache before each timed thing.
+the median, with best and worst. Inputs are warm, having been read once from the disk; `--cold` drops
+them from the page cache before each timed thing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 
 from . import records
 from .checkpoints import Shape, add_shape_options, shape_of, write_models
-from .floor import Floor, drop_caches
+from .floor import Floor, drop_caches, warm_caches
 from .process import CommandFailedError, Usage, run
 from .recipes import METHODS, choose, make_recipe, models_needed
 from .spread import Spread
@@ -76,6 +77,8 @@ def measure(setting: Setting, name: str) -> Iterator[dict[str, Any]]:
     recipe.write_text(json.dumps(content, indent=1))  # JSON is YAML
     files = [model / "model.safetensors" for model in used]
     floor = Floor(files, files[0], setting.folder, cold=setting.cold)
+    if not setting.cold:
+        warm_caches(files)
     usages: dict[str, list[Usage]] = {command: [] for command in setting.commands}
     try:
         for _ in range(setting.rounds):
@@ -85,7 +88,7 @@ def measure(setting: Setting, name: str) -> Iterator[dict[str, Any]]:
                 if setting.cold:
                     drop_caches(files)
                 try:
-                    usages[command].append(run(fill_template(setting.commands[command], recipe, out), out=out))
+                    usages[command].append(run(fill_template(setting.commands[command], recipe, out)))
                 except CommandFailedError as error:
                     if command == OURS:
                         raise
@@ -135,19 +138,24 @@ def describe(name: str, usages: Sequence[Usage], floor: Floor, ours: float) -> d
 def _describe_report(usages: Sequence[Usage]) -> dict[str, Any]:
     """What pymerge's own reports add; nothing for commands that print none."""
     try:
-        reports = [json.loads(usage.stdout)["execution"] for usage in usages]
+        answers = [json.loads(usage.stdout) for usage in usages]
+        reports = [answer["execution"] for answer in answers]
+        stages = {name: statistics.median(each["stages"][name] for each in answers) for name in answers[0]["stages"]}
     except (ValueError, KeyError, TypeError):
         return {}
-    merging = statistics.median(report["seconds"] for report in reports)
-    starting = statistics.median(usage.prepared or 0.0 for usage in usages)
-    wall = statistics.median(usage.wall for usage in usages)
+    rest = statistics.median(
+        usage.wall - sum(answer["stages"].values()) for usage, answer in zip(usages, answers, strict=True)
+    )
     first = [usage.first_write for usage in usages if usage.first_write is not None]
     return {
         "read": reports[0]["read"],
         "written": reports[0]["written"],
         "limit": statistics.mode(report["limit"] for report in reports),
-        # Start-up and planning end when the output folder is there; finishing is what is left.
-        "stages": {"start": starting, "merge": merging, "finish": max(0.0, wall - starting - merging)},
+        # Starting and ending Python is what no stage accounts for.
+        "stages": {"start": rest, **stages},
+        "workers": {
+            name: statistics.median(report[f"{name}_seconds"] for report in reports) for name in ("measure", "fill")
+        },
         "first_write": statistics.median(first) if first else None,
     }
 

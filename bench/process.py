@@ -35,7 +35,6 @@ class Usage:
         cpu: user plus system seconds, threads and waited-for children included.
         anonymous, file_backed: peaks of resident memory, from a look every 10 ms.
         disk_read, disk_written: bytes moved from and to disks; the page cache's share is not in it.
-        prepared: when the output folder was there, None if it was there before or never.
         first_write: when the first write of 4 KiB or more had returned, None if none was seen.
         stdout: what it printed.
     """
@@ -46,7 +45,6 @@ class Usage:
     file_backed: int
     disk_read: int
     disk_written: int
-    prepared: float | None
     first_write: float | None
     stdout: str
 
@@ -54,13 +52,11 @@ class Usage:
 class _Watch:
     """Looks at a running process until told to stop."""
 
-    def __init__(self, pid: int, started: float, out: Path | None) -> None:
+    def __init__(self, pid: int, started: float) -> None:
         self._proc = Path(f"/proc/{pid}")
         self._started = started
-        self._out = None if out is None or out.exists() else out
         self._done = threading.Event()
         self.peaks = {"RssAnon": 0, "RssFile": 0}
-        self.prepared: float | None = None
         self.first_write: float | None = None
         self._thread = threading.Thread(target=self._look)
         self._thread.start()
@@ -73,8 +69,6 @@ class _Watch:
         next_memory = 0.0
         while not self._done.wait(_SOON if self.first_write is None else _LATER):
             now = time.perf_counter()
-            if self._out is not None and self.prepared is None and self._out.exists():
-                self.prepared = now - self._started
             with contextlib.suppress(OSError):  # the process is gone
                 if self.first_write is None and self._value("io", "wchar") >= _FIRST_BYTES:
                     self.first_write = now - self._started
@@ -90,13 +84,12 @@ class _Watch:
         return 0
 
 
-def run(command: list[str], environment: dict[str, str] | None = None, out: Path | None = None) -> Usage:
+def run(command: list[str], environment: dict[str, str] | None = None) -> Usage:
     """Run a command to its end.
 
     Args:
         command: program and arguments; the program is looked up on the path.
         environment: variables on top of this process's.
-        out: the folder that the command is to make.
 
     Raises:
         CommandFailedError: it could not be started, or its status was not 0.
@@ -111,7 +104,7 @@ def run(command: list[str], environment: dict[str, str] | None = None, out: Path
             pid = os.posix_spawnp(command[0], command, os.environ | (environment or {}), file_actions=actions)
         except OSError as error:
             raise CommandFailedError(f"{command[0]}: {error.strerror}") from error
-        watch = _Watch(pid, started, out)
+        watch = _Watch(pid, started)
         _, status, usage = os.wait4(pid, 0)
         wall = time.perf_counter() - started
         watch.stop()
@@ -129,7 +122,6 @@ def run(command: list[str], environment: dict[str, str] | None = None, out: Path
         file_backed=watch.peaks["RssFile"],
         disk_read=usage.ru_inblock * 512,
         disk_written=usage.ru_oublock * 512,
-        prepared=watch.prepared,
         first_write=watch.first_write,
         stdout=said[0],
     )

@@ -35,9 +35,9 @@ __all__ = ["PARTS", "Options", "main"]
 Record = dict[str, Any]
 
 _METHODS = "passthrough,linear,slerp,task_arithmetic,ties,dare_ties"
-#: Targets: how far times per byte may be apart, the least gain from a second thread, seconds of planning and
-#: to the first byte.
-_APART, _GAIN, _PLAN, _FIRST = 0.1, 1.0, 1.0, 0.3
+#: Targets: how far times per byte may be apart, the least gain from a second thread where computing is the
+#: limit, seconds of planning and to the first byte.
+_APART, _GAIN, _PLAN, _FIRST = 0.1, 1.8, 1.0, 0.5
 #: Files of a stand-in model: as many as a 70B model on a hub has at most.
 _SHARDS = 80
 
@@ -90,7 +90,7 @@ def _alternate(options: Options, jobs: Mapping[Any, _Job]) -> dict[Any, list[Usa
         for key, job in jobs.items():
             shutil.rmtree(out, ignore_errors=True)
             read_all(job.files)
-            usages[key].append(run(fill_template(pymerge_command(job.threads), job.recipe, out), out=out))
+            usages[key].append(run(fill_template(pymerge_command(job.threads), job.recipe, out)))
     shutil.rmtree(out, ignore_errors=True)
     return usages
 

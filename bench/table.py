@@ -73,7 +73,7 @@ MERGE_COLUMNS = (
     Column("file", 6, _mebibytes("file_backed")),
     Column("GB in/out", 9, _reported),
     Column("disk GB", 9, _disk),
-    Column("start/merge/finish %", 20, _stages),
+    Column("start/plan/prep/merge/finish %", 30, _stages),
     Column("floor s best/median", 19, lambda r: f"{r['floor']['best']:.2f}/{r['floor']['median']:.2f}"),
     Column("wall/floor (best..worst)", 24, _spread("ratio")),
     Column("target", 6, lambda record: f"{record['target']:.2f}"),

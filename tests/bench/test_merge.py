@@ -26,9 +26,20 @@ USAGE = Usage(
     file_backed=20,
     disk_read=0,
     disk_written=0,
-    prepared=0.2,
     first_write=0.3,
-    stdout='{"execution": {"seconds": 0.7, "read": 8, "written": 4, "limit": "reading"}}',
+    stdout=json.dumps(
+        {
+            "execution": {
+                "seconds": 0.6,
+                "read": 8,
+                "written": 4,
+                "limit": "reading",
+                "measure_seconds": 0.2,
+                "fill_seconds": 0.5,
+            },
+            "stages": {"plan": 0.1, "merge": 0.6, "finish": 0.1},
+        }
+    ),
 )
 
 
@@ -74,7 +85,8 @@ def test_ratios_are_wall_over_the_best_floor_and_peers_over_ours(tmp_path: Path)
 
 def test_stages_add_up_to_the_wall_time(tmp_path: Path) -> None:
     record = describe("linear", [USAGE], some_floor(tmp_path), ours=1.0)
-    assert record["stages"] == pytest.approx({"start": 0.2, "merge": 0.7, "finish": 0.1})
+    assert record["stages"] == pytest.approx({"start": 0.2, "plan": 0.1, "merge": 0.6, "finish": 0.1})
+    assert record["workers"] == {"measure": 0.2, "fill": 0.5}
     assert (record["read"], record["written"], record["limit"], record["first_write"]) == (8, 4, "reading", 0.3)
 
 
