@@ -27,6 +27,9 @@ std::int64_t page_size() {
   return size;
 }
 
+// Where readahead has reached its full window, whatever that is.
+constexpr std::int64_t kSmallStart = 16 << 20;
+
 // Page faults of the calling thread so far, or -1 where the system does not count them.
 long count_faults() {
 #ifdef RUSAGE_THREAD
@@ -84,8 +87,13 @@ MappedFile::~MappedFile() {
 bool MappedFile::is_cheap_in_place(std::int64_t offset, std::int64_t length) const {
   Place place = place_.load(std::memory_order_relaxed);
   if (place == Place::kCheap || place == Place::kCostly) return place == Place::kCheap;
-  const std::int64_t begin = (offset + kHugePage - 1) / kHugePage * kHugePage;
-  if (begin + kHugePage > std::min(offset + length, size_)) return false;  // too small to tell
+  // A page from the middle: readahead starts a file with small ones. What is not in memory tells
+  // nothing yet, nor do small tensors.
+  const std::int64_t begin = (offset + length / 2 + kHugePage - 1) / kHugePage * kHugePage;
+  if (begin < kSmallStart || begin + kHugePage > std::min(offset + length, size_) ||
+      !is_cached(begin)) {
+    return false;
+  }
   if (place != Place::kUnknown || !place_.compare_exchange_strong(place, Place::kProbing)) {
     return false;  // another thread is finding out
   }

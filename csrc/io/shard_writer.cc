@@ -182,7 +182,7 @@ const std::byte* ShardWriter::find_in_place(const Shard& shard, const Segment& r
   const Source& candidate = shard.sources[segment];
   const std::int64_t from = candidate.from + range.offset - where.offset;
   if (candidate.file == nullptr || range.end() > where.end() || from % kShareUnit != 0 ||
-      range.nbytes % kShareUnit != 0 || !candidate.file->is_cheap_in_place(from, range.nbytes)) {
+      range.nbytes % kShareUnit != 0 || !candidate.file->is_cheap_in_place(candidate.from, where.nbytes)) {
     return nullptr;
   }
   source = &candidate;

@@ -64,13 +64,14 @@ void Inputs::let_go(Range range) const {
   }
 }
 
-void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands,
-                  Piece& piece) const {
+void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece,
+                  int only) const {
   std::byte* copy = scratch.take_copies(static_cast<std::size_t>(bytes(range)));
   operands.clear();
   each([&](const TensorView& view) {
+    const auto index = static_cast<int>(operands.size());
     operands.push_back(view.operand());
-    if (!view.file) return;
+    if (!view.file || (only >= 0 && index != only && index != size())) return;
     view.read(range, copy);
     operands.back() = {copy, view.dtype, range.begin};
     copy += range.count * item_size(view.dtype);

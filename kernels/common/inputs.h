@@ -43,8 +43,10 @@ class Inputs {
   }
 
   // Elements `range` on their own, for a look here and there: always copied from files, so that no
-  // page of theirs becomes resident. Valid until `scratch` gives copies again.
-  void peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece) const;
+  // page of theirs becomes resident. Of all tensors, or of number `only` and the base; the others
+  // are then not to be touched. Valid until `scratch` gives copies again.
+  void peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece,
+            int only = -1) const;
 
  private:
   class Pieces {

@@ -23,6 +23,8 @@ constexpr std::int64_t kElementsPerRun = 32 << 10;
 constexpr std::int64_t kRunLength = 64;
 constexpr double kBracket = 0.007;
 constexpr int kBucketBits = 16;
+// Elements that are looked through at a time for a cut's last tie.
+constexpr std::int64_t kSettled = 16 * kBlock;
 
 }  // namespace
 
@@ -343,20 +345,21 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
     Scratch scratch;
     std::vector<Operand> operands;
     Inputs::Piece piece{};
-    std::vector<Key> keys(static_cast<std::size_t>(kBlock));
+    std::vector<Key> keys(static_cast<std::size_t>(kSettled));
     const Range range = owner_.tile_range(static_cast<std::int64_t>(tile));
     const std::int64_t end = range.begin + range.count;
     std::int64_t begin = range.begin;
     std::int64_t at = 0;
-    for (; ties_wanted > 0; begin += kBlock) {
-      owner_.inputs_.peek({begin, std::min(kBlock, end - begin)}, scratch, operands, piece);
+    for (; ties_wanted > 0; begin += kSettled) {
+      const Range part{begin, std::min(kSettled, end - begin)};
+      owner_.inputs_.peek(part, scratch, operands, piece, entry.source);
       kernel_.keys(piece.tensors[entry.source], piece.base, owner_.compute_, piece.range,
                    keys.data(), scratch.take(kernel_.scratch_bytes));
       for (at = 0; at < piece.range.count && ties_wanted > 0; ++at) {
         ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
       }
     }
-    cut = {key, begin - kBlock + at - 1};
+    cut = {key, begin - kSettled + at - 1};
     break;
   }
   entry.settled = true;

@@ -5,6 +5,11 @@ Results go to stdout, progress and notes to stderr.
 
 from __future__ import annotations
 
+import gc
+import os
+import sys
+from typing import NoReturn
+
 import typer
 
 from pymerge.cli.bench import bench
@@ -38,9 +43,32 @@ def _root(version: show_version = False) -> None:
     pass
 
 
-def main() -> None:
+#: Allocations between two looks for cyclic garbage, of which a merge makes next to none: with Python's
+#: 700, looking takes 6 ms of a start.
+_COLLECT_EVERY = 50_000
+
+
+def main() -> NoReturn:
     """Run the command line; every way out is an exit code (see docs/cli.md)."""
+    gc.set_threshold(_COLLECT_EVERY)
     try:
         app()
+        code: object = 0
+    except SystemExit as stop:
+        code = stop.code
     except Exception as error:
-        raise SystemExit(report_bug(error)) from error
+        code = report_bug(error)
+    _leave(code)
+
+
+def _leave(code: object) -> NoReturn:
+    """End the process at once: all that matters is on the disk, and taking Python apart takes 15 ms."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    status = code if isinstance(code, int) else int(code is not None)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or 1
+    os._exit(status)
