@@ -12,11 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from disks import KINDS, forbids_image, lacks_tool
 
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -95,7 +96,9 @@ def _has_kept_counts() -> bool:
 EXCUSES: dict[str, Callable[[], bool]] = {
     "needs a CUDA device": lambda: not _has_cuda(),
     "needs root": lambda: not hasattr(os, "geteuid") or os.geteuid() != 0,
-    "needs the right to mount": lambda: not can_mount(),
+    "needs the right to mount file systems": lambda: not can_mount(),
+    **{f"needs mkfs.{kind}": partial(lacks_tool, kind) for kind in KINDS},
+    **{f"needs the right to mount an image of {kind}": partial(forbids_image, kind) for kind in KINDS},
     "needs a C++ compiler": lambda: find_compiler() is None,
     "needs a build tree": lambda: not any(_ROOT.glob("build/*/CMakeFiles")),
     "needs a memory cgroup": lambda: not _can_limit(),

@@ -1,5 +1,5 @@
-// One output file: sized and reserved under a temporary name, written in blocks at any offsets by any
-// thread, past the page cache where the file system lets us, then synced and renamed.
+// One output file: sized and reserved under a temporary name, written in blocks at any offsets by
+// any thread, past the page cache where the file system lets us, then synced and renamed.
 #pragma once
 
 #include <atomic>
@@ -21,7 +21,9 @@ class OutputFile {
   // Shares [to, to + length) with a source file's extents, all multiples of kShareUnit; false where
   // the file system cannot.
   bool share(int source, std::int64_t from, std::int64_t to, std::int64_t length);
-  // Has the space for [offset, offset + length) set aside. Throws Error(kResource) if it is not there.
+  // Has the space for [offset, offset + length) set aside, before anything is written. If it is not
+  // there, removes the file and throws Error(kResource). Where reserving is slow (tmpfs), only
+  // looks whether there is room now.
   void reserve(std::int64_t offset, std::int64_t length);
   // Writes the whole block. `data` and `offset` are multiples of the page size; only the last block
   // of a file may have another length, and `data` must then be readable up to a whole page.

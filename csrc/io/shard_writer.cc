@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <utility>
 
 #include "io/file_copy.h"
@@ -35,9 +36,11 @@ void ShardWriter::stop() {
 namespace {
 
 // Shares the whole pages of twins with their files, neighbors from one file in one go; returns what
-// was shared, in order. The first refusal ends it: a file system can or cannot.
+// was shared, in order. A file that is refused once is not tried again: its file system cannot, or
+// is another one.
 std::vector<Segment> share_twins(OutputFile& file, const std::vector<Twin>& twins) {
   std::vector<Segment> shared;
+  std::set<const MappedFile*> refused;
   for (auto at = twins.begin(); at != twins.end();) {
     const std::int64_t shift = at->from - at->segment.offset;
     std::int64_t end = at->segment.end();
@@ -48,9 +51,13 @@ std::vector<Segment> share_twins(OutputFile& file, const std::vector<Twin>& twin
     }
     const std::int64_t begin = (at->segment.offset + kShareUnit - 1) / kShareUnit * kShareUnit;
     end = end / kShareUnit * kShareUnit;
-    if (shift % kShareUnit == 0 && begin < end) {
-      if (!file.share(at->file->descriptor(), begin + shift, begin, end - begin)) break;
-      shared.push_back({begin, end - begin});
+    const MappedFile* const source = at->file.get();
+    if (shift % kShareUnit == 0 && begin < end && refused.count(source) == 0) {
+      if (file.share(source->descriptor(), begin + shift, begin, end - begin)) {
+        shared.push_back({begin, end - begin});
+      } else {
+        refused.insert(source);
+      }
     }
     at = next;
   }
@@ -99,9 +106,17 @@ void ShardWriter::set_filler(int shard, int segment, Filler filler) {
   set_source(shard, segment, {std::move(filler), nullptr, 0});
 }
 
-void ShardWriter::set_copy(int shard, int segment, std::shared_ptr<const MappedFile> file,
-                           std::int64_t from) {
-  set_source(shard, segment, {nullptr, std::move(file), from});
+std::int64_t ShardWriter::set_copy(int number, int segment, std::shared_ptr<const MappedFile> file,
+                                   std::int64_t from) {
+  std::int64_t copied = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    const Shard& shard = shards_[static_cast<std::size_t>(number)];
+    const Segment& where = shard.segments[static_cast<std::size_t>(segment)];
+    for (const Segment& part : unshared_parts(shard, where)) copied += part.nbytes;
+  }
+  set_source(number, segment, {nullptr, std::move(file), from});
+  return copied;
 }
 
 void ShardWriter::set_source(int number, int segment, Source source) {
@@ -109,8 +124,8 @@ void ShardWriter::set_source(int number, int segment, Source source) {
     const std::lock_guard lock(mutex_);
     Shard& shard = shards_[static_cast<std::size_t>(number)];
     const Segment& where = shard.segments[static_cast<std::size_t>(segment)];
-    // Nothing waits for an empty one: its shard may be finished already.
-    if (where.nbytes == 0) return;
+    // Nothing waits for an empty one, or for what is shared at a shard's end: it may be finished.
+    if (where.nbytes == 0 || shard.sources.empty()) return;
     shard.sources[static_cast<std::size_t>(segment)] = std::move(source);
     const std::int64_t last = (where.end() - 1) / options_.block;
     for (std::int64_t b = where.offset / options_.block; b <= last; ++b) {
@@ -128,8 +143,9 @@ Segment ShardWriter::block_range(const Shard& shard, std::int64_t number) const 
 std::vector<Segment> ShardWriter::unshared_parts(const Shard& shard, const Segment& range) {
   std::vector<Segment> parts;
   std::int64_t at = range.offset;
-  auto next = std::upper_bound(shard.shared.begin(), shard.shared.end(), at,
-                               [](std::int64_t value, const Segment& s) { return value < s.end(); });
+  auto next =
+      std::upper_bound(shard.shared.begin(), shard.shared.end(), at,
+                       [](std::int64_t value, const Segment& s) { return value < s.end(); });
   for (; next != shard.shared.end() && next->offset < range.end(); ++next) {
     if (next->offset > at) parts.push_back({at, next->offset - at});
     at = next->end();
@@ -167,15 +183,15 @@ bool ShardWriter::run_one(Scratch& scratch) {
   return true;
 }
 
-// Where a block lies in a mapped file, if it can be written straight from there: it is a part of one
-// copy, its place in the mapping is as aligned as its place in the output, and touching the mapping
-// is cheap.
+// Where a block lies in a mapped file, if it can be written straight from there: it is a part of
+// one copy, its place in the mapping is as aligned as its place in the output, and touching the
+// mapping is cheap.
 const std::byte* ShardWriter::find_in_place(const Shard& shard, const Segment& range,
                                             const Source*& source) {
   if (!shard.file->direct()) return nullptr;
-  const auto next = std::upper_bound(
-      shard.segments.begin(), shard.segments.end(), range.offset,
-      [](std::int64_t value, const Segment& s) { return value < s.offset; });
+  const auto next =
+      std::upper_bound(shard.segments.begin(), shard.segments.end(), range.offset,
+                       [](std::int64_t value, const Segment& s) { return value < s.offset; });
   if (next == shard.segments.begin()) return nullptr;
   const auto segment = static_cast<std::size_t>(next - shard.segments.begin()) - 1;
   const Segment& where = shard.segments[segment];
@@ -198,9 +214,9 @@ void ShardWriter::fill(const Block& block, std::byte* out, Scratch& scratch) {
   const Segment range = block_range(*shard, block.number);
   for (const Segment& part : unshared_parts(*shard, range)) {
     // From the last segment that starts at or before the part's begin.
-    auto at = std::upper_bound(
-        shard->segments.begin(), shard->segments.end(), part.offset,
-        [](std::int64_t value, const Segment& s) { return value < s.offset; });
+    auto at =
+        std::upper_bound(shard->segments.begin(), shard->segments.end(), part.offset,
+                         [](std::int64_t value, const Segment& s) { return value < s.offset; });
     for (at = at == shard->segments.begin() ? at : at - 1;
          at != shard->segments.end() && at->offset < part.end(); ++at) {
       const std::int64_t from = std::max(part.offset, at->offset);
@@ -222,8 +238,7 @@ void ShardWriter::fill(const Block& block, std::byte* out, Scratch& scratch) {
     }
   }
   // Direct writes are whole pages: what pads the file's last one is cut off again, but be tidy.
-  const std::int64_t pad =
-      (kShareUnit - range.nbytes % kShareUnit) % kShareUnit;
+  const std::int64_t pad = (kShareUnit - range.nbytes % kShareUnit) % kShareUnit;
   std::memset(out + range.nbytes, 0, static_cast<std::size_t>(pad));
 }
 

@@ -68,10 +68,11 @@ class ShardWriter : public WorkSource {
   // number.
   int open_shard(std::string temporary, std::string final_path, std::int64_t size,
                  std::vector<Segment> segments, const std::vector<Twin>& twins);
-  // Says how a segment is filled: by a function, or with the bytes at `from` of a file. Empty
-  // segments need neither.
+  // Says how a segment is filled: by a function, or with the bytes at `from` of a file (then
+  // returns how many of them are not shared and will be read). Empty segments need neither.
   void set_filler(int shard, int segment, Filler filler);
-  void set_copy(int shard, int segment, std::shared_ptr<const MappedFile> file, std::int64_t from);
+  std::int64_t set_copy(int shard, int segment, std::shared_ptr<const MappedFile> file,
+                        std::int64_t from);
 
   bool run_one(Scratch& scratch) override;
 
@@ -112,7 +113,7 @@ class ShardWriter : public WorkSource {
   };
   struct Filled {
     Block block;
-    AlignedBuffer* buffer;        // null: the bytes are in a mapped file
+    AlignedBuffer* buffer;  // null: the bytes are in a mapped file
     const std::byte* data;
     const Source* source;  // of a mapped file
   };

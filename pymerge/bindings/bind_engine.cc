@@ -65,8 +65,7 @@ class Engine {
   }
 
   void fill_copy(int shard, int segment, const Tensor& tensor) {
-    read_ += tensor.view.nbytes();
-    writer_.set_copy(shard, segment, tensor.view.file, tensor.view.offset());
+    read_ += writer_.set_copy(shard, segment, tensor.view.file, tensor.view.offset());
   }
 
   // Bytes as they are; every peer must hold the same ones.
@@ -226,9 +225,10 @@ void bind_engine(py::module_& module) {
              self.submit(ticket, make_masked_sum(tensors, base, compute, rules),
                          &masked_sum_answer);
            })
-      .def("open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
-           arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
-           "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
+      .def(
+          "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
+          arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
+          "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
       .def("fill_bytes", [](Engine& self, int shard, int segment,
                             const py::bytes& bytes) { self.fill_bytes(shard, segment, bytes); })
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))

@@ -45,7 +45,7 @@ def merge(
     answer = Format.QUIET if quiet else answer
     chosen = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
-        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, answer=answer)
+        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, answer=answer)
         return
     from pymerge import api
 

@@ -21,6 +21,7 @@ def plan(
     shard_size: options.shard_size = "5B",  # type: ignore[assignment]  # Typer parses it
     lenient: options.lenient = False,
     allow_crimes: options.allow_crimes = False,
+    reflink: options.reflink = True,
     tensors: options.tensors = False,
     answer: options.answer = Format.HUMAN,
     verbose: options.verbose = False,
@@ -32,7 +33,7 @@ def plan(
 
     planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
-    facts = forecast(schedule, out)
+    facts = forecast(schedule, out, reflink=reflink)
     if answer is Format.JSON:
         print_json({**facts, "tensors": describe_tasks(planned)} if tensors else facts)
         return

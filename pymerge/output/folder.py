@@ -126,8 +126,10 @@ def _refuse_models(schedule: Schedule, folder: Path) -> None:
 def _refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
     # An older model that is overwritten stays until the new shards are whole: its room does not count.
     needed = sum(shard.size for shard in schedule.shards) - (count_shareable(schedule, folder) if reflink else 0)
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    disk = shutil.disk_usage(folder)
+    free = disk.free
+    # A disk of no size at all is one without a limit (tmpfs).
+    if disk.total and needed > free:
         raise ResourceError(
             f"output folder {folder}: the merge writes {needed:,} bytes and the disk has {free:,} free; "
             f"make room for {needed - free:,} more, or name a folder on another disk"

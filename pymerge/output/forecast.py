@@ -14,16 +14,17 @@ from pymerge.schedule.values import Schedule
 __all__ = ["describe_tasks", "forecast"]
 
 
-def forecast(schedule: Schedule, folder: Path) -> dict[str, Any]:
+def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[str, Any]:
     """The plan in numbers, as plain values; sizes in bytes.
 
     Args:
         folder: where the output would go; it need not exist.
+        reflink: what the file system can share is neither read nor written.
     """
     plan = schedule.plan
     costs = count_costs(plan)
     existing = _find_existing(folder)
-    shared = count_shareable(schedule, existing)
+    shared = count_shareable(schedule, existing) if reflink else 0
     needed = sum(shard.size for shard in schedule.shards) - shared
     return {
         "method": plan.method.name,
@@ -33,8 +34,8 @@ def forecast(schedule: Schedule, folder: Path) -> dict[str, Any]:
         "merged": costs.merged,
         "copied": costs.copied,
         "passes": costs.passes,
-        "read": costs.read,
-        "written": costs.written,
+        "read": costs.read - shared,
+        "written": costs.written - shared,
         "shards": len(schedule.shards),
         "threads": schedule.resources.threads,
         "memory": schedule.resources.memory,

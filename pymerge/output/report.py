@@ -65,7 +65,12 @@ class MergeReport:
     def to_json(self) -> dict[str, Any]:
         """The report as plain values, for `--format json`."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**values, "folder": str(self.folder), "execution": describe_execution(self.execution), "stages": dict(self.stages)}
+        return {
+            **values,
+            "folder": str(self.folder),
+            "execution": describe_execution(self.execution),
+            "stages": dict(self.stages),
+        }
 
 
 def describe_execution(execution: ExecutionReport) -> dict[str, Any]:

@@ -75,8 +75,10 @@ def trace_task(plan: MergePlan, task: TensorTask) -> Trace:
 
 def find_twin(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
     """The stored tensor whose bytes a task's output will have, if that is known without reading."""
-    combine = trace_task(plan, task).combine
-    if not isinstance(combine, Copy) or task.must_agree:
+    trace = trace_task(plan, task)
+    combine = trace.combine
+    # What was decided on a measure was decided on a placeholder.
+    if not isinstance(combine, Copy) or trace.measures or task.must_agree:
         return None
     source = task.sources[combine.source]
     return source if source.dtype == task.dtype and source.nbytes else None

@@ -32,13 +32,16 @@ _LARGE_BLOCKS = _BLOCKS[:3]
 _BUFFERS = 8
 #: Elements of a measuring tile (kernels/common/canonical.h).
 _TILE = 256 * KIB
-#: Copies of inputs that a worker holds where it does not read in place (kernels/common/inputs.cc); of
-#: whole blocks where integer tensors of two models are compared.
-_COPIES = 4 * MIB
+#: Copies of inputs that a worker holds where it does not read in place: pieces of all of them together
+#: (kPiece in kernels/common/inputs.cc), or a block of one where integers of two models are compared.
+_PIECES = 512 * KIB
 #: Elements of an input that stay mapped until the last of them is read, and bytes that become resident
 #: on either side of what is read (kernels/common/inputs.cc, csrc/io/mapped_file.h).
 _WINDOW = 2 * MIB
 _EDGE = 2 * MIB
+#: A worker that scans has this many keys for each element of a tile at most, however many cuts there are:
+#: the more inputs, the shorter are the pieces.
+_SCANNED = 2
 #: Keys gathered per cut. A bracket holds 1.4 % of a tensor; what is larger than the most is counted first.
 _MOST_GATHERED = 16 * MIB
 _LEAST_GATHERED = 256 * KIB
@@ -72,24 +75,25 @@ def assign_resources(
     most = threads if threads is not None else usable_processors()
     budget = memory if memory is not None else usable_memory() // 4
     key = max((task.compute.bits // 8 for task in tasks), default=4)
+    scanned = min(cuts, _SCANNED) * key
     wanted = _wanted_keys(tasks, key) if cuts else 0
     for workers in range(most, most - 1 if threads is not None else 0, -1):
         # First with all the keys, then with whatever is left for them; only in the first and best case
         # are inputs read in place.
         for block in _LARGE_BLOCKS:
             for in_place in (True, False):
-                need = _need(tasks, workers, block, cuts * key, in_place)
+                need = _need(tasks, workers, block, scanned, in_place)
                 if need + _held(cuts) * wanted <= budget:
                     gathered = max(wanted, _LEAST_GATHERED)
                     return Resources(workers, budget, block, _count_buffers(workers), gathered, in_place)
         for block in _BLOCKS:
-            left = (budget - _need(tasks, workers, block, cuts * key, False)) // _held(cuts)
+            left = (budget - _need(tasks, workers, block, scanned, False)) // _held(cuts)
             if left >= _LEAST_GATHERED:
                 gathered = min(left, _MOST_GATHERED)
                 return Resources(workers, budget, block, _count_buffers(workers), gathered, False)
     models = max((len(task.sources) for task in tasks), default=1)
     fewest = threads if threads is not None else 1
-    least = _need(tasks, fewest, _BLOCKS[-1], cuts * key, False) + _held(cuts) * _LEAST_GATHERED
+    least = _need(tasks, fewest, _BLOCKS[-1], scanned, False) + _held(cuts) * _LEAST_GATHERED
     raise ResourceError(
         f"a memory budget of {budget // MIB} MiB is too small for {fewest} threads and {models} models; "
         f"give at least {-(-least // MIB)} MiB with --memory{', or fewer --threads' if fewest > 1 else ''}"
@@ -112,9 +116,14 @@ def _wanted_keys(tasks: Sequence[TensorTask], key: int) -> int:
 
 def _need(tasks: Sequence[TensorTask], workers: int, block: int, keys: int, in_place: bool) -> int:
     """Bytes without the gathered keys; `keys`: bytes of keys per element that a select scans."""
-    mapped = max((_mapped(task, block) for task in tasks), default=0) if in_place else _COPIES
+    held = max((_mapped(task, block) if in_place else _copied(task, block) for task in tasks), default=0)
     rest = _RESIDENT_AT_REST + _PER_SOURCE * sum(len(task.sources) for task in tasks)
-    return rest + _count_buffers(workers) * block + workers * (mapped + keys * _TILE)
+    return rest + _count_buffers(workers) * block + workers * (held + keys * _TILE)
+
+
+def _copied(task: TensorTask, block: int) -> int:
+    """Bytes of inputs that a worker has copied while it works on this task."""
+    return max(_PIECES, block) if task.must_agree else _PIECES
 
 
 def _mapped(task: TensorTask, block: int) -> int:

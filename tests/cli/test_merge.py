@@ -150,6 +150,13 @@ def test_memory_is_passed_in_bytes(recorder: Recorder) -> None:
     assert recorder.arguments["memory"] == 2 << 30
 
 
+@pytest.mark.parametrize(("options", "shares"), [([], True), (["--reflink"], True), (["--no-reflink"], False)])
+def test_disk_space_is_shared_unless_that_is_refused(recorder: Recorder, options: list[str], shares: bool) -> None:
+    result = run("r.yml", "out", *options)
+    assert recorder.arguments["reflink"] == shares
+    assert "500 MB of it shared with the inputs" in result.stderr
+
+
 def test_a_wrong_size_is_refused_before_anything_runs(recorder: Recorder) -> None:
     result = CliRunner().invoke(app, ["merge", "r.yml", "out", "--out-shard-size", "big"])
     assert result.exit_code == 2

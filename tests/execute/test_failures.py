@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import disks
 import ml_dtypes
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from execute import merges
 from execute.merges import make_recipe, random_tensors, schedule
 from skip_gate import can_mount
 
+import pymerge
+from pymerge import _core
 from pymerge.errors import DTypeError, FormatError, NonFiniteError, ResourceError
 from pymerge.execute import Progress, execute
 from pymerge.schedule import Schedule
@@ -213,15 +216,59 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def free_space(folder: Path) -> int:
+    room = os.statvfs(folder)
+    return room.f_bavail * room.f_frsize
+
+
 def test_a_full_disk_is_reported_and_given_back(tmp_path: Path, small_disk: Path) -> None:
+    # Each of the two files has room, both have not: what is missed first is chance, since tmpfs reserves nothing.
     models = [{"layers.0.w": np.ones(200_000, np.float32), "layers.1.w": np.ones(200_000, np.float32)}] * 3
     made = linear(merges.write_models(tmp_path, models), shard_size=800_000)
-    free = os.statvfs(small_disk).f_bfree
-    with pytest.raises(ResourceError, match=r"cannot reserve .*No space left on device; free some space") as caught:
+    free = free_space(small_disk)
+    with pytest.raises(
+        ResourceError, match=r"cannot (reserve|write).*: No space left on device; free some space"
+    ) as caught:
         execute(made, small_disk)
     assert caught.value.exit_code == 5
     assert list(small_disk.iterdir()) == []
-    assert os.statvfs(small_disk).f_bfree == free
+    assert free_space(small_disk) == free
+
+
+def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_written(tmp_path: Path, small_disk: Path) -> None:
+    made = linear(merges.write_models(tmp_path, [{"layers.0.w": np.ones(400_000, np.float32)}] * 3))
+    engine = _core.Engine(threads=1, block=4096, buffers=1, writers=1, direct=True, stop_on_nonfinite=True)
+    shard = made.shards[0]
+    with pytest.raises(ResourceError, match=rf"cannot reserve {shard.size} bytes: No space left on device"):
+        engine.open_shard(str(small_disk / "a"), str(small_disk / "b"), shard.size, [(0, shard.size)])
+    engine.stop()
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_without_a_limit_is_not_taken_for_a_full_one(small_disk: Path, models: list[Path]) -> None:
+    subprocess.run(["umount", str(small_disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=0", "tmpfs", str(small_disk)], check=True)
+    assert os.statvfs(small_disk).f_blocks == 0
+    pymerge.merge(make_recipe("linear", models), small_disk)
+    assert (small_disk / "model.safetensors").exists()
+
+
+def test_space_for_every_file_is_set_aside_when_it_is_begun(tmp_path: Path) -> None:
+    hindrance = disks.find_hindrance("ext4")
+    if hindrance:
+        pytest.skip(hindrance)
+    with disks.mounted("ext4", tmp_path) as folder:
+        present, free = sorted(folder.iterdir()), free_space(folder)
+        size = free * 6 // 10 // 4096 * 4096
+        engine = _core.Engine(threads=1, block=4096, buffers=1, writers=1, direct=True, stop_on_nonfinite=True)
+        engine.open_shard(str(folder / "a"), str(folder / "one"), size, [(0, size)])
+        # Nothing has been written yet.
+        assert engine.status()["written"] == 0
+        assert free_space(folder) <= free - size
+        with pytest.raises(ResourceError, match=rf"cannot reserve {size} bytes: No space left on device"):
+            engine.open_shard(str(folder / "b"), str(folder / "two"), size, [(0, size)])
+        engine.stop()
+        assert sorted(folder.iterdir()) == sorted([*present, folder / "a"])
 
 
 def test_a_read_only_folder_is_reported(small_disk: Path, models: list[Path]) -> None:

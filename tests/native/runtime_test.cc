@@ -119,7 +119,8 @@ void test_jobs_share_one_pool() {
       queue.submit(jobs.back(), [&done] { ++done; });
     }
     while (done < kJobs) std::this_thread::yield();
-    check(pool.busy_seconds() > 0, "a pool knows that it was busy");
+    check(pool.busy_seconds(0) > 0, "a pool knows that it was busy, and for whom");
+    check(pool.cpu_seconds() > 0, "a pool knows what it computed");
   }
   for (const auto& job : jobs) check(job->is_whole(), "jobs share one pool");
 }

@@ -74,11 +74,17 @@ def test_a_disk_too_small_for_all_shards_copies_included_is_refused_with_the_byt
         prepare(make_schedule(make_model(tmp_path / "m"), make_model(tmp_path / "n"), nbytes=4000), tmp_path / "out")
 
 
+def test_a_disk_without_a_size_has_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: Usage(free=0, total=0))
+    prepare(make_schedule(make_model(tmp_path / "m")), tmp_path / "out")
+    assert (tmp_path / "out").is_dir()
+
+
 class Usage:
     """What shutil.disk_usage answers."""
 
-    def __init__(self, free: int) -> None:
-        self.free = free
+    def __init__(self, free: int, total: int = 10**9) -> None:
+        self.free, self.total = free, total
 
 
 def complete(tmp_path: Path, *, shards: int = 1, tokenizer: bool = True, card: bool = True) -> Path:

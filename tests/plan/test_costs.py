@@ -9,8 +9,9 @@ import pytest
 import toys
 
 from pymerge.config import load_recipe
-from pymerge.ops import Gram, WeightedSum
+from pymerge.ops import Copy, Gram, WeightedSum
 from pymerge.plan import Costs, count_costs, make_plan, trace_task
+from pymerge.plan.costs import find_twin
 
 
 def count(recipe: dict[str, Any]) -> tuple[Costs, int]:
@@ -62,3 +63,47 @@ def test_trace_shows_the_requests(here: Path) -> None:
     trace = trace_task(plan, plan.tasks[0])
     assert [type(measure) for measure in trace.measures] == [Gram]
     assert isinstance(trace.combine, WeightedSum)
+
+
+def twins(here: Path, recipe: dict[str, Any], **changes: Any) -> set[str | None]:
+    """The models whose tensors a merge of `base`, `a` and `b` copies as they are; None for what it calculates."""
+    for name in ("base", "a", "b"):
+        toys.write_llama(here / name)
+    plan = make_plan(load_recipe({**recipe, **changes}))
+    found = [find_twin(plan, task) for task in plan.tasks]
+    return {None if twin is None else Path(twin.path).parent.name for twin in found}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({"merge_method": "passthrough", "models": [{"model": "a"}]}, "a"),
+        ({**BASED, "merge_method": "task_arithmetic", "parameters": {"weight": 0}}, "base"),
+        ({**BASED, "merge_method": "ties", "parameters": {"weight": 1, "density": 0}}, "base"),
+        ({"merge_method": "slerp", "base_model": "base", "models": [{"model": "a"}], "parameters": {"t": 1}}, "a"),
+    ],
+)
+def test_a_twin_is_what_is_copied_whatever_the_weights_are(here: Path, recipe: dict[str, Any], expected: str) -> None:
+    assert twins(here, recipe) == {expected}
+
+
+def test_what_changes_its_type_has_no_twin(here: Path) -> None:
+    recipe = {"merge_method": "passthrough", "models": [{"model": "a"}]}
+    assert twins(here, recipe, dtype="bfloat16") == {None}
+
+
+def test_what_is_copied_after_a_measure_has_no_twin(here: Path) -> None:
+    # Where the measures say so a copy may become a sum: nothing is known before.
+    recipe = {**BASED, "merge_method": "dare_linear", "parameters": {"weight": 1, "density": 0.5, "lambda": 0}}
+    plan_twins = twins(here, recipe)
+    plan = make_plan(load_recipe(recipe))
+    assert {type(trace_task(plan, task).combine) for task in plan.tasks} == {Copy}
+    assert plan_twins == {None}
+
+
+def test_integers_that_must_agree_have_no_twin(here: Path) -> None:
+    for name in ("a", "b"):
+        toys.write_stand_in(here / name, {}, {"steps": ("I64", (10,))})
+    recipe = {"merge_method": "linear", "models": BASED["models"], "parameters": {"weight": 1}}
+    plan = make_plan(load_recipe(recipe))
+    assert [find_twin(plan, task) for task in plan.tasks] == [None]

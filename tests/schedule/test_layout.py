@@ -1,4 +1,6 @@
-"""Output layout: readable by others, aligned, exact to the byte, dealt to shards as the field does."""
+"""Output layout: readable by others, aligned, exact to the byte, dealt to shards as the field does, in step
+with what is copied.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from pymerge import _core
+from pymerge.checkpoint.values import StoredTensor
 from pymerge.dtypes import BY_CODE
 from pymerge.plan.values import TensorTask
 from pymerge.schedule import Shard
 from pymerge.schedule.layout import lay_out
+from pymerge.schedule.values import SHARE_UNIT
 
 F32 = BY_CODE["F32"]
 NUMPY = {"F64": np.float64, "F32": np.float32, "BF16": ml_dtypes.bfloat16, "I64": np.int64, "U8": np.uint8}
@@ -139,3 +143,93 @@ def test_more_shards_are_numbered_from_one() -> None:
 def test_a_plan_without_tensors_is_a_header() -> None:
     (shard,) = lay_out([], 10)
     assert shard.size == len(shard.header)
+
+
+def stored(each: TensorTask, offset: int, path: str = "source") -> StoredTensor:
+    """What `each` copies: the same tensor at some byte of a file."""
+    return StoredTensor(each.name, each.dtype, each.shape, path, offset, each.nbytes)
+
+
+def in_step(shard: Shard) -> list[int]:
+    return [place.task for place in shard.placements if place.in_step]
+
+
+@st.composite
+def copied(draw: st.DrawFn) -> tuple[list[TensorTask], list[StoredTensor | None]]:
+    """Tasks, of which some copy a tensor that lies anywhere."""
+    made = draw(tasks)
+    places = [draw(st.none() | st.integers(8, 20_000)) for _ in made]
+    return made, [None if at is None else stored(each, at) for each, at in zip(made, places, strict=True)]
+
+
+@given(case=copied(), limit=st.integers(0, 200))
+def test_padding_that_follows_copies_keeps_every_tensor_aligned_and_moves_nothing_else(
+    case: tuple[list[TensorTask], list[StoredTensor | None]], limit: int
+) -> None:
+    made, twins = case
+    plain, shards = lay_out(made, limit), lay_out(made, limit, twins)
+    assert shards == lay_out(made, limit, twins)
+    for before, shard in zip(plain, shards, strict=True):
+        text, without = (each.header[8:] for each in (shard, before))
+        assert (text.rstrip(), shard.name) == (without.rstrip(), before.name)
+        assert int.from_bytes(shard.header[:8], "little") == len(text)
+        # Less than a page more than the text needs.
+        assert len(text) - len(text.rstrip()) < SHARE_UNIT
+        moved = len(shard.header) - len(before.header)
+        assert [(p.task, p.offset - moved, p.nbytes) for p in shard.placements] == [
+            (p.task, p.offset, p.nbytes) for p in before.placements
+        ]
+        assert shard.size - moved == before.size
+        for place in shard.placements:
+            assert place.offset % made[place.task].dtype.itemsize == 0
+            assert place.twin == twins[place.task]
+
+
+@given(case=copied())
+def test_no_other_padding_would_put_more_bytes_in_step(
+    case: tuple[list[TensorTask], list[StoredTensor | None]],
+) -> None:
+    made, twins = case
+    (shard,) = lay_out(made, 0, twins)
+    heaviest = sum(shard.placements[at].nbytes for at, place in enumerate(shard.placements) if place.in_step)
+    for padding in range(0, SHARE_UNIT, 8):
+        weight = 0
+        for place in shard.placements:
+            twin = twins[place.task]
+            if twin is not None and (twin.offset - place.offset - padding) % SHARE_UNIT == 0:
+                weight += place.nbytes
+        assert weight <= heaviest
+
+
+@pytest.mark.parametrize("start", [8, 64, 1000, 4096, 12_344])
+def test_a_copied_file_lies_in_its_pages_as_its_source_does(start: int) -> None:
+    each = [task("a", (5000,)), task("b", (300,)), task("c", (7,), "U8")]
+    twins = [stored(each[0], start), stored(each[1], start + 20_000), stored(each[2], start + 21_200)]
+    (shard,) = lay_out(each, 0, twins)
+    assert in_step(shard) == [0, 1, 2]
+    assert len(shard.header) % SHARE_UNIT == start % SHARE_UNIT
+
+
+def test_of_sources_out_of_step_with_each_other_the_heavier_wins() -> None:
+    each = sized(a=100, b=60, c=60)
+    twins = [stored(each[0], 8, "one"), stored(each[1], 204, "two"), stored(each[2], 264, "two")]
+    (shard,) = lay_out(each, 0, twins)
+    assert in_step(shard) == [1, 2]
+
+
+def test_a_source_between_the_elements_is_not_followed() -> None:
+    each = [task("a"), task("b")]
+    (shard,) = lay_out(each, 0, [stored(each[0], 4093), None])
+    assert in_step(shard) == []
+    assert len(shard.header) % 64 == 0
+
+
+def test_without_copies_data_starts_at_a_cache_line() -> None:
+    assert lay_out(sized(a=3, b=5), 0, [None, None]) == lay_out(sized(a=3, b=5), 0)
+
+
+def test_every_shard_follows_its_own_copies() -> None:
+    each = sized(a=10, b=10, c=10)
+    shards = lay_out(each, 10, [stored(each[0], 808, "one"), None, stored(each[2], 4096, "two")])
+    assert [len(shard.header) % SHARE_UNIT for shard in shards if shard.placements[0].twin] == [808, 0]
+    assert len(shards[1].header) % 64 == 0
