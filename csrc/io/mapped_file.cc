@@ -9,15 +9,10 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 #include <string>
 #include <utility>
 
 #include "core/error.h"
-
-#ifdef __linux__
-#include <sys/sysmacros.h>
-#endif
 
 namespace pymerge {
 namespace {
@@ -39,24 +34,12 @@ long count_faults() {
   return -1;
 }
 
-// Bytes that the system reads ahead of a sequential reader of this device; 0 if it does not say.
-std::int64_t read_ahead_bytes(dev_t device) {
-#ifdef __linux__
-  const std::string path = "/sys/class/bdi/" + std::to_string(major(device)) + ":" +
-                           std::to_string(minor(device)) + "/read_ahead_kb";
-  std::int64_t kilobytes = 0;
-  std::ifstream(path) >> kilobytes;
-  return kilobytes * 1024;
-#else
-  static_cast<void>(device);
-  return 0;
-#endif
-}
-
 }  // namespace
 
-MappedFile::MappedFile(std::string path, bool in_place)
-    : path_(std::move(path)), place_(in_place ? Place::kUnknown : Place::kCostly) {
+MappedFile::MappedFile(std::string path, bool in_place, std::shared_ptr<ReadAhead> read_ahead)
+    : path_(std::move(path)),
+      place_(in_place ? Place::kUnknown : Place::kCostly),
+      read_ahead_(std::move(read_ahead)) {
   fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd_ < 0) throw_errno("cannot open", path_, errno);
   struct stat status{};
@@ -66,9 +49,6 @@ MappedFile::MappedFile(std::string path, bool in_place)
     throw_errno("cannot read", path_, number);
   }
   size_ = status.st_size;
-  // What is asked for ahead comes in small pages, what the system reads ahead in pages as large as
-  // its window: 0.24 s of CPU a GB then, and dear to read in place later, against 0.08.
-  asks_ahead_ = read_ahead_bytes(status.st_dev) < kHugePage;
   if (size_ == 0) return;
   void* data = mmap(nullptr, static_cast<std::size_t>(size_), PROT_READ, MAP_SHARED, fd_, 0);
   if (data == MAP_FAILED) {
@@ -138,16 +118,18 @@ bool MappedFile::is_cached(std::int64_t offset) const {
 #endif
 }
 
-void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
-  if (!asks_ahead_) return;
-  const std::int64_t page = page_size();
-  const std::int64_t begin = offset / page * page;
+void MappedFile::load(std::int64_t offset, std::int64_t length, std::byte* buffer) const {
+  // Reading, not asking (MADV_WILLNEED): that brings small pages, at three times the work, which
+  // are dear to read in place later; a reader gets pages as large as the readahead window.
   const std::int64_t end = std::min(offset + length, size_);
-  // Asking for what is there costs a walk over every page (12 us a MB): three looks tell as much.
-  if (begin >= end || (is_cached(begin) && is_cached((begin + end) / 2) && is_cached(end - 1))) {
-    return;
+  for (std::int64_t at = offset; at < end; at += kHugePage) {
+    const std::int64_t part = std::min(kHugePage, end - at);
+    if (!is_cached(at) || !is_cached(at + part - 1)) read(at, part, buffer);
   }
-  madvise(data_ + begin, static_cast<std::size_t>(end - begin), MADV_WILLNEED);
+}
+
+void MappedFile::will_need(std::int64_t offset, std::int64_t length) const {
+  if (read_ahead_ && length > 0) read_ahead_->ask(shared_from_this(), offset, length);
 }
 
 void MappedFile::done_with(std::int64_t offset, std::int64_t length) const {

@@ -1,22 +1,27 @@
-// A read-only file, mapped and open: its bytes in place, a copy of some of them, and hints to the
-// system about what is needed and what is not.
+// A read-only file, mapped and open: its bytes in place, a copy of some of them, and hints about
+// what is needed and what is not.
 #pragma once
 
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
+
+#include "io/read_ahead.h"
 
 namespace pymerge {
 
-class MappedFile {
+class MappedFile : public std::enable_shared_from_this<MappedFile> {
  public:
   // The unit in which a mapping is cheap: what one fault maps if the page cache holds huge pages.
   static constexpr std::int64_t kHugePage = 2 << 20;
 
   // `in_place`: reading through the mapping is allowed, where it is cheap; pages stay resident
-  // until done_with(). Throws Error if the file cannot be opened or mapped.
-  explicit MappedFile(std::string path, bool in_place = true);
+  // until done_with(). `read_ahead` is who brings in what is needed; may be null. Throws Error if
+  // the file cannot be opened or mapped.
+  explicit MappedFile(std::string path, bool in_place = true,
+                      std::shared_ptr<ReadAhead> read_ahead = nullptr);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
   MappedFile& operator=(const MappedFile&) = delete;
@@ -32,9 +37,12 @@ class MappedFile {
   // Copies [offset, offset + length). Throws Error if the file has become shorter or fails.
   void read(std::int64_t offset, std::int64_t length, std::byte* out) const;
 
-  // Hints on [offset, offset + length): start reading it in, unless it is in memory or the system
-  // reads far enough ahead by itself; drop it from resident memory (the page cache keeps it). Both
-  // are advice: failures are ignored.
+  // Has the page cache hold [offset, offset + length), by way of kHugePage bytes at `buffer`;
+  // little work where it does.
+  void load(std::int64_t offset, std::int64_t length, std::byte* buffer) const;
+
+  // Hints on [offset, offset + length): it will be read soon; drop it from resident memory (the
+  // page cache keeps it).
   void will_need(std::int64_t offset, std::int64_t length) const;
   void done_with(std::int64_t offset, std::int64_t length) const;
 
@@ -45,9 +53,9 @@ class MappedFile {
   std::string path_;
   std::int64_t size_ = 0;
   int fd_ = -1;
-  bool asks_ahead_ = true;
   std::byte* data_ = nullptr;
   mutable std::atomic<Place> place_;
+  std::shared_ptr<ReadAhead> read_ahead_;
 };
 
 }  // namespace pymerge

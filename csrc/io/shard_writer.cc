@@ -35,6 +35,9 @@ void ShardWriter::stop() {
 
 namespace {
 
+// How far copies are read ahead: 32 MiB of 4 MiB blocks.
+constexpr std::int64_t kBlocksAhead = 8;
+
 // Shares the whole pages of twins with their files, neighbors from one file in one go; returns what
 // was shared, in order. A file that is refused once is not tried again: its file system cannot, or
 // is another one.
@@ -166,6 +169,7 @@ bool ShardWriter::run_one(Scratch& scratch) {
     free_.pop_back();
     shard = &shards_[static_cast<std::size_t>(filled.block.shard)];
   }
+  ask_ahead(*shard, block_range(*shard, filled.block.number));
   filled.data = find_in_place(*shard, block_range(*shard, filled.block.number), filled.source);
   AlignedBuffer* unused = nullptr;
   if (filled.data == nullptr) {
@@ -183,6 +187,20 @@ bool ShardWriter::run_one(Scratch& scratch) {
   return true;
 }
 
+// A block of a copy asks for what is needed a few blocks later.
+void ShardWriter::ask_ahead(const Shard& shard, const Segment& range) {
+  const std::int64_t begin = range.offset + kBlocksAhead * options_.block;
+  auto at = std::upper_bound(shard.segments.begin(), shard.segments.end(), begin,
+                             [](std::int64_t value, const Segment& s) { return value < s.end(); });
+  for (; at != shard.segments.end() && at->offset < begin + options_.block; ++at) {
+    const Source& source = shard.sources[static_cast<std::size_t>(at - shard.segments.begin())];
+    if (source.file == nullptr) continue;
+    const std::int64_t from = std::max(begin, at->offset);
+    const std::int64_t to = std::min(begin + options_.block, at->end());
+    source.file->will_need(source.from + from - at->offset, to - from);
+  }
+}
+
 // Where a block lies in a mapped file, if it can be written straight from there: it is a part of
 // one copy, its place in the mapping is as aligned as its place in the output, and touching the
 // mapping is cheap.
@@ -198,7 +216,8 @@ const std::byte* ShardWriter::find_in_place(const Shard& shard, const Segment& r
   const Source& candidate = shard.sources[segment];
   const std::int64_t from = candidate.from + range.offset - where.offset;
   if (candidate.file == nullptr || range.end() > where.end() || from % kShareUnit != 0 ||
-      range.nbytes % kShareUnit != 0 || !candidate.file->is_cheap_in_place(candidate.from, where.nbytes)) {
+      range.nbytes % kShareUnit != 0 ||
+      !candidate.file->is_cheap_in_place(candidate.from, where.nbytes)) {
     return nullptr;
   }
   source = &candidate;

@@ -121,6 +121,7 @@ class ShardWriter : public WorkSource {
   Segment block_range(const Shard& shard, std::int64_t number) const;
   static std::vector<Segment> unshared_parts(const Shard& shard, const Segment& range);
   void set_source(int shard, int segment, Source source);
+  void ask_ahead(const Shard& shard, const Segment& range);
   const std::byte* find_in_place(const Shard& shard, const Segment& range, const Source*& source);
   void fill(const Block& block, std::byte* out, Scratch& scratch);
   void write_blocks();

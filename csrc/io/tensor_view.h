@@ -23,6 +23,10 @@ struct TensorView {
   // What MappedFile offers, in elements; plain memory is always read in place.
   bool is_cheap_in_place() const { return !file || file->is_cheap_in_place(offset(), nbytes()); }
   void read(Range range, std::byte* out) const { file->read(offset(range), length(range), out); }
+  // `buffer` holds MappedFile::kHugePage bytes.
+  void load(std::byte* buffer) const {
+    if (file) file->load(offset(), nbytes(), buffer);
+  }
   void will_need(Range range) const {
     if (file) file->will_need(offset(range), length(range));
   }

@@ -64,6 +64,11 @@ void Inputs::let_go(Range range) const {
   }
 }
 
+void Inputs::load(Scratch& scratch) const {
+  std::byte* const buffer = scratch.take_copies(MappedFile::kHugePage);
+  each([&](const TensorView& view) { view.load(buffer); });
+}
+
 void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece,
                   int only) const {
   std::byte* copy = scratch.take_copies(static_cast<std::size_t>(bytes(range)));

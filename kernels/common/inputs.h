@@ -42,6 +42,9 @@ class Inputs {
     while (pieces.next()) body(pieces.piece());
   }
 
+  // Has the page cache hold all of the tensors, so that looks here and there need no disk.
+  void load(Scratch& scratch) const;
+
   // Elements `range` on their own, for a look here and there: always copied from files, so that no
   // page of theirs becomes resident. Of all tensors, or of number `only` and the base; the others
   // are then not to be touched. Valid until `scratch` gives copies again.

@@ -3,12 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
-#include <iterator>
-#include <mutex>
 #include <utility>
 
-#include "runtime/chunk_pool.h"
 #include "runtime/isa.h"
+#include "select/gathered.h"
 
 namespace pymerge {
 namespace {
@@ -42,9 +40,6 @@ template <typename Key>
 class SelectMeasure::Search : public SelectMeasure::SearchBase {
  public:
   Search(SelectMeasure& owner, std::vector<std::int64_t> counts, std::int64_t gathered);
-  ~Search() override {
-    for (const auto& entry : entries_) forget(*entry);
-  }
 
   std::int64_t tiles() const override { return is_sampling() ? 1 : tile_count(count_); }
   bool is_sampling() const override { return phase_ == Phase::kSample; }
@@ -60,13 +55,6 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     std::int64_t inside = 0;
     std::int64_t at_low = 0;
   };
-  // Keys inside the bracket, from one piece of a tile.
-  struct Found {
-    std::int64_t tile;
-    const Key* begin;
-    std::int64_t count;
-    const Key* end() const { return begin + count; }
-  };
   struct Entry {
     int source = 0;
     std::int64_t wanted = 0;  // rank, 1-based from the largest
@@ -76,19 +64,12 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     int shift = 0;
     std::vector<std::uint32_t> buckets;
     std::vector<TileResult> tiles;
-    // What was gathered; the keys lie in `chunks`.
-    std::mutex mutex;
-    std::vector<Found> found;
-    std::vector<AlignedBuffer> chunks;
-    std::size_t used = 0;  // bytes of the last chunk
-    std::atomic<std::int64_t> gathered{0};
+    std::atomic<std::int64_t> found{0};  // inside so far, gathered or not
+    Gathered<Key> gathered;
   };
-  static void gather(Entry& entry, std::int64_t tile, const Key* keys, std::int64_t count);
-  static void forget(Entry& entry);
 
   void bracket(Entry& entry, std::vector<Key>& keys);
   bool settle(Entry& entry);
-  static Key choose(const Entry& entry, std::int64_t& rank);
   void settle_at(Entry& entry, Key key, std::int64_t ties_wanted);
   void narrow(Entry& entry, std::uint64_t low, std::uint64_t high, std::int64_t above);
   void pick_bucket(Entry& entry);
@@ -127,6 +108,7 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_
 
 template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
+  owner_.inputs_.load(scratch);
   const std::int64_t stride = count_ / runs_;
   std::vector<std::vector<Key>> keys(entries_.size());
   for (auto& sampled : keys) sampled.resize(static_cast<std::size_t>(runs_ * kRunLength));
@@ -188,7 +170,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
-    const bool gather = open[e]->gathered < max_gathered_;
+    const bool gather = open[e]->found < max_gathered_;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
   kernel_.scan(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
@@ -198,42 +180,12 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     result.at_high += requests[e].at_high;
     result.inside += requests[e].inside;
     result.at_low += requests[e].at_low;
-    const std::int64_t before = open[e]->gathered.fetch_add(requests[e].inside);
+    const std::int64_t before = open[e]->found.fetch_add(requests[e].inside);
     if (requests[e].found != nullptr && before + requests[e].inside <= max_gathered_) {
-      gather(*open[e], tile, static_cast<const Key*>(requests[e].found), requests[e].inside);
+      const auto* found = static_cast<const Key*>(requests[e].found);
+      open[e]->gathered.add(tile, found, requests[e].inside);
     }
   }
-}
-
-template <typename Key>
-void SelectMeasure::Search<Key>::gather(Entry& entry, std::int64_t tile, const Key* keys,
-                                        std::int64_t count) {
-  while (count > 0) {
-    Key* at;
-    std::int64_t part;
-    {
-      const std::lock_guard lock(entry.mutex);
-      if (entry.chunks.empty() || entry.used == ChunkPool::kChunk) {
-        entry.chunks.push_back(ChunkPool::shared().take());
-        entry.used = 0;
-      }
-      at = reinterpret_cast<Key*>(entry.chunks.back().data() + entry.used);
-      part = std::min(count,
-                      static_cast<std::int64_t>((ChunkPool::kChunk - entry.used) / sizeof(Key)));
-      entry.used += static_cast<std::size_t>(part) * sizeof(Key);
-      entry.found.push_back({tile, at, part});
-    }
-    std::copy(keys, keys + part, at);
-    keys += part;
-    count -= part;
-  }
-}
-
-template <typename Key>
-void SelectMeasure::Search<Key>::forget(Entry& entry) {
-  for (AlignedBuffer& chunk : entry.chunks) ChunkPool::shared().give(std::move(chunk));
-  entry.chunks.clear();
-  entry.found.clear();
 }
 
 template <typename Key>
@@ -254,7 +206,8 @@ bool SelectMeasure::Search<Key>::again() {
   }
   phase_ = phase_ == Phase::kHistogram ? Phase::kScan : Phase::kHistogram;
   for (const auto& entry : entries_) {
-    forget(*entry);
+    entry->gathered.clear();
+    entry->found = 0;
     for (TileResult& tile : entry->tiles) tile = {};
   }
   return !all;
@@ -264,8 +217,6 @@ bool SelectMeasure::Search<Key>::again() {
 template <typename Key>
 bool SelectMeasure::Search<Key>::settle(Entry& entry) {
   TileResult all;
-  std::int64_t gathered = 0;
-  for (const Found& found : entry.found) gathered += found.count;
   for (const TileResult& tile : entry.tiles) {
     all.above += tile.above;
     all.at_high += tile.at_high;
@@ -278,8 +229,8 @@ bool SelectMeasure::Search<Key>::settle(Entry& entry) {
   } else if (rank <= all.at_high) {
     settle_at(entry, static_cast<Key>(entry.high), rank);
   } else if ((rank -= all.at_high) <= all.inside) {
-    if (gathered == all.inside) {
-      const Key key = choose(entry, rank);
+    if (entry.gathered.size() == all.inside) {
+      const Key key = entry.gathered.choose(entry.low, entry.high, rank);
       settle_at(entry, key, rank);
     } else {
       narrow(entry, entry.low + 1, entry.high - 1, all.above + all.at_high);
@@ -292,35 +243,6 @@ bool SelectMeasure::Search<Key>::settle(Entry& entry) {
   return entry.settled;
 }
 
-// The key of a rank (1 is the largest) among those gathered; `rank` becomes its rank among its
-// equals. One counting pass over buckets, so that only one bucket of 4,096 is ordered: selecting
-// among all of them took as long as the scan.
-template <typename Key>
-Key SelectMeasure::Search<Key>::choose(const Entry& entry, std::int64_t& rank) {
-  constexpr int kBits = 12;
-  int shift = 0;
-  while (((entry.high - entry.low) >> shift) >> kBits != 0) ++shift;
-  const auto bucket_of = [&](Key key) {
-    return static_cast<std::size_t>((key - entry.low) >> shift);
-  };
-  std::vector<std::uint32_t> counts(std::size_t{1} << kBits, 0);
-  for (const Found& found : entry.found) {
-    for (const Key* key = found.begin; key != found.end(); ++key) ++counts[bucket_of(*key)];
-  }
-  std::size_t bucket = counts.size() - 1;
-  while (counts[bucket] < rank) rank -= counts[bucket--];
-  std::vector<Key> keys;
-  for (const Found& found : entry.found) {
-    std::copy_if(found.begin, found.end(), std::back_inserter(keys),
-                 [&](Key key) { return bucket_of(key) == bucket; });
-  }
-  const auto nth = keys.begin() + (rank - 1);
-  std::nth_element(keys.begin(), nth, keys.end(), std::greater<Key>());
-  const Key key = *nth;
-  rank -= std::count_if(keys.begin(), nth, [&](Key k) { return k > key; });
-  return key;
-}
-
 // The flat index of the last tie that still belongs to the cut.
 template <typename Key>
 void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t ties_wanted) {
@@ -330,11 +252,7 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
                  : key == entry.low ? entry.tiles[tile].at_low
                                     : 0;
   }
-  if (key != entry.high && key != entry.low) {
-    for (const Found& found : entry.found) {
-      ties[static_cast<std::size_t>(found.tile)] += std::count(found.begin, found.end(), key);
-    }
-  }
+  if (key != entry.high && key != entry.low) entry.gathered.count(key, ties);
   Rule::Cut& cut = owner_.cuts_[static_cast<std::size_t>(entry.source)];
   for (std::size_t tile = 0; tile < ties.size(); ++tile) {
     if (ties[tile] < ties_wanted) {
@@ -388,7 +306,6 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
   const std::uint64_t low = entry.low + (static_cast<std::uint64_t>(bucket) << entry.shift);
   entry.high = std::min(entry.high, low + ((std::uint64_t{1} << entry.shift) - 1));
   entry.low = low;
-  entry.gathered = 0;
   entry.buckets = {};
 }
 

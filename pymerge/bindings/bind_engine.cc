@@ -27,6 +27,10 @@ class Engine {
   }
   ~Engine() { stop(); }
 
+  std::shared_ptr<MappedFile> map_file(const std::string& path, bool in_place) {
+    return std::make_shared<MappedFile>(path, in_place, read_ahead_);
+  }
+
   // Measures: `ticket` comes back from wait() with the answer.
   template <typename Job>
   void submit(std::int64_t ticket, std::shared_ptr<Job> job, py::object (*answer)(const Job&)) {
@@ -150,6 +154,7 @@ class Engine {
 
   void stop() {
     const py::gil_scoped_release release;
+    read_ahead_->stop();
     pool_.stop();
     writer_.stop();
   }
@@ -189,6 +194,7 @@ class Engine {
   int seen_shards_ = 0;
   // By (shard, segment); kept alive by the shard until it is finished.
   std::map<std::pair<int, int>, std::weak_ptr<Combine>> combines_;
+  const std::shared_ptr<ReadAhead> read_ahead_ = std::make_shared<ReadAhead>();
   JobQueue measures_;
   ShardWriter writer_;
   Pool pool_;  // last: its threads use everything above
@@ -207,6 +213,8 @@ void bind_engine(py::module_& module) {
            }),
            arg("threads"), arg("block"), arg("buffers"), arg("writers"), arg("direct"),
            arg("stop_on_nonfinite"), arg("gathered") = SelectMeasure::kGathered)
+      .def("map_file", &Engine::map_file, arg("path"), arg("in_place"),
+           "A file whose parts are read ahead of the engine's work on them.")
       .def("measure_gram",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute) {

@@ -57,7 +57,7 @@ class StreamFeeder:
         """The stored tensor as the core sees it; its file is mapped once."""
         file = self._files.get(stored.path)
         if file is None:
-            file = self._files[stored.path] = _core.MappedFile(stored.path, self._in_place)
+            file = self._files[stored.path] = self._engine.map_file(stored.path, self._in_place)
         return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
 
     def _tensors(self, task: TensorTask, positions: Sequence[int]) -> list[_core.Tensor]:
