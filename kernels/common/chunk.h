@@ -102,9 +102,23 @@ inline float narrow_to_odd(double value) {
   return value == value ? plain::from_bits(bits) : nearest;
 }
 
+// The same over whole vectors; returns how many values they held.
+template <typename V>
+inline int encode_bf16_vectors(const float* in, int n, plain::Half* out, std::uint32_t& bad) {
+  int done = 0;
+  if constexpr (V::kWidth > 0) {
+    auto worst = V::no_bits();
+    for (; done + 2 * V::kWidth <= n; done += 2 * V::kWidth) {
+      V::store_bf16(out + done, V::load(in + done), V::load(in + done + V::kWidth), worst);
+    }
+    bad = V::any_above(worst, 0x7f7fffffu) ? 1u : 0u;
+  }
+  return done;
+}
+
 inline unsigned encode_bf16(const float* __restrict in, int n, plain::Half* __restrict out) {
   std::uint32_t bad = 0;
-  for (int i = 0; i < n; ++i) {
+  for (int i = encode_bf16_vectors<simd::Vector>(in, n, out, bad); i < n; ++i) {
     const std::uint32_t bits = plain::to_bits(in[i]);
     const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
     const std::uint32_t half = (bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded;

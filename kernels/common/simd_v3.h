@@ -130,6 +130,28 @@ struct Vector {
   }
   static Real load(const Float* in) { return _mm256_loadu_ps(in); }
   static void store(float* out, Real x) { _mm256_storeu_ps(out, x); }
+  // Rounds two vectors to bf16, NaN to the canonical one; `worst` becomes the largest magnitude so
+  // far, as the bits of a float32 that was rounded but not cut.
+  static void store_bf16(Half* out, Real first, Real second, Key& worst) {
+    const __m256i a = _mm256_srli_epi32(round_bf16(first, worst), 16);
+    const __m256i b = _mm256_srli_epi32(round_bf16(second, worst), 16);
+    constexpr int kUncross = 0xd8;  // what 128-bit halves do to the order of 64-bit lanes, undone
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), kUncross);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), halves);
+  }
+  static __m256i round_bf16(Real x, Key& worst) {
+    const __m256i bits = _mm256_castps_si256(x);
+    const __m256i last = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i sum = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), last);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    const __m256i rounded = _mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan);
+    const __m256i magnitude = _mm256_and_si256(rounded, _mm256_set1_epi32(0x7fffffff));
+    worst = _mm256_max_epu32(worst, magnitude);
+    return rounded;
+  }
+  static bool any_above(Key keys, std::uint32_t bound) {
+    return bits(_mm256_cmpgt_epi32(keys, fill_key(bound))) != 0;
+  }
   static Real fill(float x) { return _mm256_set1_ps(x); }
   static Key fill_key(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
 
@@ -138,10 +160,13 @@ struct Vector {
   static Real multiply(Real a, Real b) { return _mm256_mul_ps(a, b); }
   static Real add_if(Mask mask, Real a, Real b) { return add(a, keep(mask, b)); }
   static Real keep(Mask mask, Real x) { return _mm256_and_ps(_mm256_castsi256_ps(mask), x); }
+  // a b where the mask is set, else 0.
+  static Real multiply_if(Mask mask, Real a, Real b) { return keep(mask, multiply(a, b)); }
   static Real magnitude(Real x) {
     return _mm256_and_ps(x, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
   }
 
+  static Key magnitude_bits(Real x) { return _mm256_castps_si256(magnitude(x)); }
   // Of the result of an arithmetic operation: all its NaN are quiet, so the least of them is the
   // canonical one.
   static Key magnitude_key(Real x) {

@@ -127,6 +127,30 @@ struct Vector {
   }
   static Real load(const Float* in) { return _mm512_loadu_ps(in); }
   static void store(float* out, Real x) { _mm512_storeu_ps(out, x); }
+  // Rounds two vectors to bf16, NaN to the canonical one; `worst` becomes the largest magnitude so
+  // far, as the bits of a float32 that was rounded but not cut.
+  static void store_bf16(Half* out, Real first, Real second, Key& worst) {
+    const __m512i a = round_bf16(first, worst);
+    const __m512i b = round_bf16(second, worst);
+    // The upper halves of all lanes, side by side.
+    const __m512i upper =
+        _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                         25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    _mm512_storeu_si512(out, _mm512_permutex2var_epi16(a, upper, b));
+  }
+  static __m512i round_bf16(Real x, Key& worst) {
+    const __m512i bits = _mm512_castps_si512(x);
+    const __m512i last = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i sum = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), last);
+    const __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    const __m512i rounded = _mm512_mask_mov_epi32(sum, nan, _mm512_set1_epi32(0x7fc00000));
+    const __m512i magnitude = _mm512_and_si512(rounded, _mm512_set1_epi32(0x7fffffff));
+    worst = _mm512_max_epu32(worst, magnitude);
+    return rounded;
+  }
+  static bool any_above(Key keys, std::uint32_t bound) {
+    return _mm512_cmpgt_epi32_mask(keys, fill_key(bound)) != 0;
+  }
   static Real fill(float x) { return _mm512_set1_ps(x); }
   static Key fill_key(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
 
@@ -135,11 +159,14 @@ struct Vector {
   static Real multiply(Real a, Real b) { return _mm512_mul_ps(a, b); }
   static Real add_if(Mask mask, Real a, Real b) { return _mm512_mask_add_ps(a, mask, a, b); }
   static Real keep(Mask mask, Real x) { return _mm512_maskz_mov_ps(mask, x); }
+  // a b where the mask is set, else 0.
+  static Real multiply_if(Mask mask, Real a, Real b) { return _mm512_maskz_mul_ps(mask, a, b); }
   static Real magnitude(Real x) {
     return _mm512_castsi512_ps(
         _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)));
   }
 
+  static Key magnitude_bits(Real x) { return _mm512_castps_si512(magnitude(x)); }
   // Of the result of an arithmetic operation: all its NaN are quiet, so the least of them is the
   // canonical one.
   static Key magnitude_key(Real x) {

@@ -34,46 +34,59 @@ void add_as(const Operand* tensors, int n, const Operand* base, Range range, dou
   });
 }
 
-// Block partials of float64 lanes over float32 values, a vector's width of lanes at a time, so that
-// all sums stay in registers.
-template <typename V, DType dtype, int n>
+// The lanes of one vector's width of a block's products: float32 sums, or float64 ones in two
+// halves.
+template <typename V>
+struct NarrowSums {
+  using Lane = float;
+  typename V::Real sum{};
+  void add(typename V::Real a, typename V::Real b) { sum = V::add(sum, V::multiply(a, b)); }
+  void store(float* lanes) const { V::store(lanes, sum); }
+};
+template <typename V>
+struct WideSums {
+  using Lane = double;
+  typename V::Wide low{};
+  typename V::Wide high{};
+  void add(typename V::Real a, typename V::Real b) {
+    low = V::add_product(V::widen_low(a), V::widen_low(b), low);
+    high = V::add_product(V::widen_high(a), V::widen_high(b), high);
+  }
+  void store(double* lanes) const {
+    V::store(lanes, low);
+    V::store(lanes + V::kWide, high);
+  }
+};
+
+// Block partials, a vector's width of lanes at a time, so that all sums stay in registers.
+template <typename V, template <typename> typename Sums, DType dtype, int n>
 void add_block_vectors(const Operand* tensors, const Operand* base, std::int64_t begin,
                        double* sums) {
   constexpr int kPairs = n * (n + 1) / 2;
-  double lanes[kPairs][kLanes];
+  typename Sums<V>::Lane lanes[kPairs][kLanes];
   VectorInput<V, dtype> inputs[n];
   for (int i = 0; i < n; ++i) inputs[i] = {tensors[i], begin};
   const VectorInput<V, dtype> origin(base == nullptr ? tensors[0] : *base, begin);
   for (int lane = 0; lane < kLanes; lane += V::kWidth) {
-    typename V::Wide low[kPairs] = {};
-    typename V::Wide high[kPairs] = {};
+    Sums<V> pairs[kPairs];
     for (int k = lane; k < kBlock; k += kLanes) {
-      typename V::Wide lows[n];
-      typename V::Wide highs[n];
+      typename V::Real values[n];
       for (int i = 0; i < n; ++i) {
-        auto value = inputs[i][k];
-        if (base != nullptr) value = V::subtract(value, origin[k]);
-        lows[i] = V::widen_low(value);
-        highs[i] = V::widen_high(value);
+        values[i] = inputs[i][k];
+        if (base != nullptr) values[i] = V::subtract(values[i], origin[k]);
       }
       int pair = 0;
       for (int i = 0; i < n; ++i) {
-        for (int j = i; j < n; ++j, ++pair) {
-          low[pair] = V::add_product(lows[i], lows[j], low[pair]);
-          high[pair] = V::add_product(highs[i], highs[j], high[pair]);
-        }
+        for (int j = i; j < n; ++j) pairs[pair++].add(values[i], values[j]);
       }
     }
-    for (int pair = 0; pair < kPairs; ++pair) {
-      V::store(&lanes[pair][lane], low[pair]);
-      V::store(&lanes[pair][lane + V::kWide], high[pair]);
-    }
+    for (int pair = 0; pair < kPairs; ++pair) pairs[pair].store(&lanes[pair][lane]);
   }
   for (int pair = 0; pair < kPairs; ++pair) sums[pair] += tree_sum(lanes[pair]);
 }
 
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
-template <typename V>
+template <typename V, template <typename> typename Sums>
 std::int64_t add_vectors(const Operand* tensors, int n, const Operand* base, Range range,
                          double* sums) {
   std::int64_t done = 0;
@@ -81,7 +94,7 @@ std::int64_t add_vectors(const Operand* tensors, int n, const Operand* base, Ran
     with_dtype(tensors, n, base, [&](auto dtype) {
       with_count<3>(n, [&](auto count) {
         for (; done + kBlock <= range.count; done += kBlock) {
-          add_block_vectors<V, dtype(), count()>(tensors, base, range.begin + done, sums);
+          add_block_vectors<V, Sums, dtype(), count()>(tensors, base, range.begin + done, sums);
         }
       });
     });
@@ -91,14 +104,18 @@ std::int64_t add_vectors(const Operand* tensors, int n, const Operand* base, Ran
 
 void add(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
          Range range, double* sums, void* scratch) {
+  using V = simd::Vector;
   if (compute == Compute::kFloat64) {
     add_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
-  } else if (narrow) {
-    add_as<float, float>(tensors, n, base, range, sums, static_cast<float*>(scratch));
+    return;
+  }
+  const std::int64_t done = narrow ? add_vectors<V, NarrowSums>(tensors, n, base, range, sums)
+                                   : add_vectors<V, WideSums>(tensors, n, base, range, sums);
+  const Range rest{range.begin + done, range.count - done};
+  if (narrow) {
+    add_as<float, float>(tensors, n, base, rest, sums, static_cast<float*>(scratch));
   } else {
-    const std::int64_t done = add_vectors<simd::Vector>(tensors, n, base, range, sums);
-    add_as<float, double>(tensors, n, base, {range.begin + done, range.count - done}, sums,
-                          static_cast<float*>(scratch));
+    add_as<float, double>(tensors, n, base, rest, sums, static_cast<float*>(scratch));
   }
 }
 

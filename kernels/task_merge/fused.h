@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "common/rules.h"
@@ -21,48 +22,56 @@ class FusedMerge {
     if constexpr (V::kWidth > 0) choose();
   }
 
-  // Elements [begin, begin + n) of base + S into `out`, as many as fit in whole vectors; returns
+  // Elements [begin, begin + n) of base + S into `sums`, as many as fit in whole vectors; returns
   // how many. The run lies in one canonical block.
   template <typename Real>
-  int run(std::int64_t begin, int n, Real* out) {
+  int run(std::int64_t begin, int n, Real* sums) {
     if constexpr (V::kWidth > 0) {
       const int whole = n / V::kWidth * V::kWidth;
       if (loop_ == nullptr || whole == 0 || !set_masks(begin, n)) return 0;
-      loop_(*this, begin, whole, out);
+      loop_(*this, begin, whole, sums);
       return whole;
     }
     return 0;
   }
 
  private:
-  enum class Masks { kNone, kBands, kDraws };
+  // Tops: bands without an inner cut.
+  enum class Masks { kNone, kTops, kBands, kDraws };
   using Loop = void (*)(const FusedMerge&, std::int64_t, int, float*);
   static constexpr int kMost = 4;
 
   void choose() {
-    Masks kind = Masks::kNone;
-    for (int i = 0; i < args_.n; ++i) {
-      const Rule& rule = args_.rules[i];
-      if (keeps_nothing(rule) || rule.kind == Rule::Kind::kKeepAll) continue;
-      const Masks wanted = rule.kind == Rule::Kind::kBand ? Masks::kBands : Masks::kDraws;
-      if (kind != Masks::kNone && kind != wanted) return;
-      kind = wanted;
-    }
-    // All kept needs no masks; all or nothing does.
-    if (kind == Masks::kNone && std::any_of(args_.rules, args_.rules + args_.n, keeps_nothing)) {
-      kind = Masks::kBands;
-    }
-    kind_ = kind;
+    if (!choose_masks()) return;
     with_dtype(args_.tensors, args_.n, &args_.base, [&](auto dtype) {
       with_count<kMost>(args_.n, [&](auto count) {
-        if constexpr ((1 << count()) <= V::kTable || count() == 1) {
-          loop_ = args_.elect ? pick<dtype(), count(), true>() : pick<dtype(), count(), false>();
-        } else {
-          if (!args_.elect) loop_ = pick<dtype(), count(), false>();
+        if (!args_.elect) {
+          loop_ = pick<dtype(), count(), false>();
+        } else if constexpr ((1 << count()) <= V::kTable) {
+          loop_ = pick<dtype(), count(), true>();
+          make_factors();
         }
       });
     });
-    if (args_.elect && loop_ != nullptr) make_factors();
+  }
+
+  // False if the rules are of different kinds.
+  bool choose_masks() {
+    bool all = true;
+    bool bands = false;
+    bool tops = true;
+    bool draws = false;
+    for (int i = 0; i < args_.n; ++i) {
+      const Rule& rule = args_.rules[i];
+      // A dropped element counts as +0 here, as c times 0 elsewhere.
+      if (!std::isfinite(args_.coefficients[i])) return false;
+      all &= rule.kind == Rule::Kind::kKeepAll;
+      draws |= rule.kind == Rule::Kind::kBernoulli;
+      bands |= rule.kind == Rule::Kind::kBand && !keeps_nothing(rule);
+      tops &= rule.inner.bits > BitsOf<float>::kQuietNan;
+    }
+    kind_ = all ? Masks::kNone : draws ? Masks::kDraws : tops ? Masks::kTops : Masks::kBands;
+    return !(draws && bands);
   }
 
   template <DType dtype, int n, bool elect>
@@ -70,6 +79,8 @@ class FusedMerge {
     switch (kind_) {
       case Masks::kNone:
         return &merge<dtype, n, Masks::kNone, elect>;
+      case Masks::kTops:
+        return &merge<dtype, n, Masks::kTops, elect>;
       case Masks::kBands:
         return &merge<dtype, n, Masks::kBands, elect>;
       default:
@@ -99,12 +110,14 @@ class FusedMerge {
       const Rule& rule = args_.rules[i];
       low_[i] = 0;
       high_[i] = kTop;
-      if (kind_ == Masks::kBands && rule.kind == Rule::Kind::kBand) {
+      if (kind_ != Masks::kDraws && rule.kind == Rule::Kind::kBand) {
         for (const std::int64_t last : {rule.outer.last, rule.inner.last}) {
           if (last + 1 > begin && last + 1 < begin + n) return false;
         }
         low_[i] = std::min(kTop, first_inside<float>(rule.outer, begin));
         high_[i] = std::min(kTop, first_inside<float>(rule.inner, begin));
+        // Tops compare bits, in which NaN are many: right as long as all of them are in or out.
+        if (low_[i] > BitsOf<float>::kQuietNan && low_[i] < kTop) return false;
       } else if (kind_ == Masks::kDraws) {
         low_[i] = rule.kind == Rule::Kind::kKeepAll ? 0x10000u
                   : rule.kind == Rule::Kind::kBand  ? 0
@@ -118,7 +131,7 @@ class FusedMerge {
   }
 
   template <DType dtype, int n, Masks kind, bool elect>
-  static void merge(const FusedMerge& self, std::int64_t begin, int count, float* out) {
+  static void merge(const FusedMerge& self, std::int64_t begin, int count, float* sums) {
     const TaskMergeArgs& args = self.args_;
     typename V::Real coefficients[n];
     typename V::Key low[n];
@@ -128,10 +141,12 @@ class FusedMerge {
     const VectorInput<V, dtype> origin(args.base, begin);
     for (int i = 0; i < n; ++i) {
       inputs[i] = {args.tensors[i], begin};
-      draws[i] = self.source_draws_[i];
       coefficients[i] = V::fill(static_cast<float>(args.coefficients[i]));
       if constexpr (kind != Masks::kNone) {
-        low[i] = V::fill_key(self.low_[i]);
+        draws[i] = self.source_draws_[i];
+        // Tops: above the key before the first; what keeps nothing is above them all.
+        low[i] = V::fill_key(kind == Masks::kTops ? self.low_[i] - (self.low_[i] < kTop ? 1u : 0u)
+                                                  : self.low_[i]);
         high[i] = V::fill_key(self.high_[i]);
       }
     }
@@ -140,13 +155,23 @@ class FusedMerge {
       typename V::Real parts[n];
       typename V::Real sum{};
       for (int i = 0; i < n; ++i) {
-        auto delta = V::subtract(inputs[i][e], base);
-        if constexpr (kind == Masks::kBands) {
-          delta = V::keep(V::in_band(V::magnitude_key(delta), low[i], high[i]), delta);
+        const auto delta = V::subtract(inputs[i][e], base);
+        typename V::Mask mask{};
+        if constexpr (kind == Masks::kTops) {
+          mask = V::above(V::magnitude_bits(delta), low[i]);
+        } else if constexpr (kind == Masks::kBands) {
+          mask = V::in_band(V::magnitude_key(delta), low[i], high[i]);
         } else if constexpr (kind == Masks::kDraws) {
-          delta = V::keep(V::drawn(draws[i] + e, low[i]), delta);
+          mask = V::drawn(draws[i] + e, low[i]);
         }
-        parts[i] = V::multiply(coefficients[i], delta);
+        if constexpr (kind == Masks::kNone) {
+          parts[i] = V::multiply(coefficients[i], delta);
+        } else if constexpr (elect) {
+          parts[i] = V::multiply_if(mask, coefficients[i], delta);
+        } else {
+          // Where all are dropped, the sign of zero is the coefficient's.
+          parts[i] = V::multiply(coefficients[i], V::keep(mask, delta));
+        }
         sum = i == 0 ? parts[0] : V::add(sum, parts[i]);
       }
       if constexpr (elect) {
@@ -160,7 +185,7 @@ class FusedMerge {
         }
         sum = V::multiply(merged, V::look_up(self.factors_, agreed));
       }
-      V::store(out + e, V::add(base, sum));
+      V::store(sums + e, V::add(base, sum));
     }
   }
 

@@ -1,5 +1,6 @@
 // weighted_sum on the CPU. Reads every input once, writes the output once.
 #include "common/chunk.h"
+#include "common/vectors.h"
 #include "weighted_sum/weighted_sum.h"
 
 namespace pymerge {
@@ -11,21 +12,51 @@ struct Workspace {
   alignas(64) Real value[kBlock];
 };
 
+// A run of one canonical block, the sums of up to four tensors of one dtype in registers, as far as
+// whole vectors go; returns how many elements that were.
+template <typename V, typename Real>
+int sum_vectors(const Operand* tensors, const double* coefficients, int n, std::int64_t begin,
+                int count, Real* sums) {
+  int done = 0;
+  if constexpr (V::kWidth > 0) {
+    with_dtype(tensors, n, nullptr, [&](auto dtype) {
+      with_count<4>(n, [&](auto models) {
+        VectorInput<V, dtype()> inputs[models()];
+        typename V::Real factors[models()];
+        for (int i = 0; i < models(); ++i) {
+          inputs[i] = {tensors[i], begin};
+          factors[i] = V::fill(static_cast<float>(coefficients[i]));
+        }
+        for (; done + V::kWidth <= count; done += V::kWidth) {
+          auto sum = V::multiply(factors[0], inputs[0][done]);
+          for (int i = 1; i < models(); ++i) {
+            sum = V::add(sum, V::multiply(factors[i], inputs[i][done]));
+          }
+          V::store(sums + done, sum);
+        }
+      });
+    });
+  }
+  return done;
+}
+
 template <typename Real>
 bool fill_as(const Operand* tensors, const double* coefficients, int n, Range range,
              DType out_dtype, void* out, Workspace<Real>* space) {
   bool bad = false;
   auto* at = static_cast<unsigned char*>(out);
   for_each_chunk(range, [&](std::int64_t begin, int count) {
+    const int done =
+        sum_vectors<VectorFor<Real>>(tensors, coefficients, n, begin, count, space->sum);
     Real* __restrict sum = space->sum;
     Real* __restrict value = space->value;
-    decode(tensors[0], begin, count, value);
-    const Real first = static_cast<Real>(coefficients[0]);
-    for (int e = 0; e < count; ++e) sum[e] = first * value[e];
-    for (int i = 1; i < n; ++i) {
-      decode(tensors[i], begin, count, value);
+    for (int i = 0; i < n && done < count; ++i) {
+      decode(tensors[i], begin + done, count - done, value);
       const Real coefficient = static_cast<Real>(coefficients[i]);
-      for (int e = 0; e < count; ++e) sum[e] += coefficient * value[e];
+      for (int e = done; e < count; ++e) {
+        const Real part = coefficient * value[e - done];
+        sum[e] = i == 0 ? part : sum[e] + part;
+      }
     }
     bad |= encode(sum, count, out_dtype, at);
     at += count * item_size(out_dtype);
