@@ -8,6 +8,7 @@ import mmap
 import os
 import shutil
 import statistics
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,6 +80,10 @@ def _copy(path: Path, source: Path) -> float:
 class Floor:
     """Collects rounds; the floor is the best read plus the best write over all plain means.
 
+    `cp` leaves what it wrote in the page cache; the other means end with the bytes on the disk, as a merge
+    does: their best is the synced floor. Cold, a disk may serve reading and writing no faster at once than
+    in turns, which `together` tells.
+
     Args:
         inputs: the files that a merge reads.
         like: a file of about the output's size, which is what gets written.
@@ -98,6 +103,7 @@ class Floor:
         if hasattr(os, "O_DIRECT"):
             self._means["direct"] = lambda: _write(target, size, os.O_DIRECT, _DIRECT_CHUNK)
         self.reads: list[float] = []
+        self.together: list[float] = []
         self.writes: dict[str, list[float]] = {name: [] for name in self._means}
 
     def measure(self) -> None:
@@ -107,11 +113,28 @@ class Floor:
         self.reads.append(read_all(self._inputs))
         for name, write in self._means.items():
             self.writes[name].append(write())
+        if self._cold:
+            drop_caches(self._inputs)
+            self.together.append(self._do_both())
+
+    def _do_both(self) -> float:
+        write = self._means.get("direct", self._means["buffered"])
+        writer = threading.Thread(target=write)
+        started = time.perf_counter()
+        writer.start()
+        read_all(self._inputs)
+        writer.join()
+        return time.perf_counter() - started
 
     @property
     def best(self) -> float:
         """Seconds: what results are divided by."""
         return min(self.reads) + min(map(min, self.writes.values()))
+
+    @property
+    def synced(self) -> float:
+        """Seconds: the same, of the means that end on the disk."""
+        return min(self.reads) + min(min(times) for name, times in self.writes.items() if name != "cp")
 
     @property
     def median(self) -> float:
@@ -122,7 +145,10 @@ class Floor:
         """The floor as plain values, in seconds."""
         return {
             "best": self.best,
+            "synced": self.synced,
             "median": self.median,
             "read": min(self.reads),
+            "read_median": statistics.median(self.reads),
+            "together": statistics.median(self.together) if self.together else None,
             "means": {name: min(times) for name, times in self.writes.items()},
         }

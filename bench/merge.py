@@ -128,7 +128,8 @@ def describe(name: str, usages: Sequence[Usage], floor: Floor, ours: float) -> d
         "disk_written": max(usage.disk_written for usage in usages),
         "floor": floor.to_json(),
         "ratio": wall.over(floor.best).to_json(),
-        "read_ratio": wall.over(min(floor.reads)).to_json(),
+        "synced_ratio": wall.over(floor.synced).to_json(),
+        "read_ratio": wall.over(statistics.median(floor.reads)).to_json(),
         "times_ours": wall.median / ours,
         "target": METHODS[name].target,
     }

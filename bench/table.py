@@ -64,6 +64,13 @@ def _disk(record: Record) -> str:
     return f"{record['disk_read'] / 1e9:.1f}/{record['disk_written'] / 1e9:.1f}"
 
 
+def _cold(record: Record) -> str:
+    """Wall time over that of reading the inputs alone, and of reading them while the output is written."""
+    if not record["cold"]:
+        return "-"
+    return f"{record['read_ratio']['median']:.2f} {record['wall']['median'] / record['floor']['together']:.2f}"
+
+
 MERGE_COLUMNS = (
     Column("method", -16, lambda record: record["method"]),
     Column("command", -10, lambda record: record["command"]),
@@ -77,6 +84,7 @@ MERGE_COLUMNS = (
     Column("floor s best/median", 19, lambda r: f"{r['floor']['best']:.2f}/{r['floor']['median']:.2f}"),
     Column("wall/floor (best..worst)", 24, _spread("ratio")),
     Column("target", 6, lambda record: f"{record['target']:.2f}"),
-    Column("of cold read", 12, lambda r: f"{r['read_ratio']['median']:.2f}" if r["cold"] else "-"),
+    Column("/synced", 7, lambda record: f"{record['synced_ratio']['median']:.2f}"),
+    Column("cold: /read /both", 17, _cold),
     Column("x ours", 6, lambda record: f"{record['times_ours']:.2f}"),
 )

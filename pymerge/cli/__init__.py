@@ -21,7 +21,7 @@ from pymerge.cli.methods import methods
 from pymerge.cli.options import show_version
 from pymerge.cli.plan import plan
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="pymerge",
@@ -48,27 +48,32 @@ def _root(version: show_version = False) -> None:
 _COLLECT_EVERY = 50_000
 
 
-def main() -> NoReturn:
+def run() -> int:
     """Run the command line; every way out is an exit code (see docs/cli.md)."""
-    gc.set_threshold(_COLLECT_EVERY)
     try:
         app()
-        code: object = 0
     except SystemExit as stop:
-        code = stop.code
+        if isinstance(stop.code, int):
+            return stop.code
+        if stop.code is None:
+            return 0
+        print(stop.code, file=sys.stderr)
+        return 1
     except Exception as error:
-        code = report_bug(error)
-    _leave(code)
+        return report_bug(error)
+    return 0
 
 
-def _leave(code: object) -> NoReturn:
-    """End the process at once: all that matters is on the disk, and taking Python apart takes 15 ms."""
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    status = code if isinstance(code, int) else int(code is not None)
+def main() -> NoReturn:
+    """Run the command line and end the process at once.
+
+    All that matters is on the disk by then, and taking Python apart takes 15 ms.
+    """
+    gc.set_threshold(_COLLECT_EVERY)
+    status = run()
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except OSError:  # nobody listens any more
             status = status or 1
     os._exit(status)

@@ -63,6 +63,9 @@ def test_the_floor_is_the_best_read_plus_the_best_write(tmp_path: Path) -> None:
     floor = some_floor(tmp_path)
     assert floor.best == pytest.approx(0.2 + 0.3)
     assert floor.median == pytest.approx(0.3 + 0.6)
+    floor.writes["cp"] = [0.1, 0.1, 0.1]
+    assert floor.best == pytest.approx(0.2 + 0.1)
+    assert floor.synced == pytest.approx(0.2 + 0.3)
 
 
 def test_a_round_of_the_floor_times_everything_once_and_leaves_nothing(tmp_path: Path) -> None:
@@ -70,7 +73,7 @@ def test_a_round_of_the_floor_times_everything_once_and_leaves_nothing(tmp_path:
     file.write_bytes(bytes(100_000))
     floor = Floor([file], file, tmp_path, cold=True)
     floor.measure()
-    assert [len(times) for times in (floor.reads, *floor.writes.values())] == [1, 1, 1, 1]
+    assert [len(times) for times in (floor.reads, floor.together, *floor.writes.values())] == [1] * 5
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -78,7 +81,8 @@ def test_ratios_are_wall_over_the_best_floor_and_peers_over_ours(tmp_path: Path)
     usages = [dataclasses.replace(USAGE, wall=wall) for wall in (1.0, 2.0, 1.5)]
     record = describe("ties", usages, some_floor(tmp_path), ours=0.5)
     assert (record["ratio"]["median"], record["ratio"]["best"], record["ratio"]["worst"]) == (3.0, 2.0, 4.0)
-    assert record["read_ratio"]["median"] == pytest.approx(1.5 / 0.2)
+    assert record["synced_ratio"]["median"] == pytest.approx(1.5 / (0.2 + 0.3))
+    assert record["read_ratio"]["median"] == pytest.approx(1.5 / 0.3)
     assert record["times_ours"] == pytest.approx(3.0)
     assert record["target"] == 1.3
 

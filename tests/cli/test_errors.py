@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from typer.testing import CliRunner
 
@@ -68,14 +71,27 @@ def test_an_internal_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in text
 
 
+@pytest.mark.parametrize(("code", "status"), [(None, 0), (0, 0), (5, 5), ("what went wrong", 1)])
+def test_every_way_out_is_a_status(monkeypatch: pytest.MonkeyPatch, code: object, status: int) -> None:
+    def leave() -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(cli, "app", leave)
+    assert cli.run() == status
+
+
+def test_a_reader_that_left_is_no_traceback() -> None:
+    command = f"{sys.executable} -m pymerge methods | true"
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+
+
 def test_any_other_exception_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         raise KeyError("x")
 
     monkeypatch.setattr(cli, "app", fail)
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    assert exit_.value.code == 70
+    assert cli.run() == 70
     assert "KeyError: 'x'" in capsys.readouterr().err
 
 
