@@ -32,7 +32,7 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   int descriptor() const { return fd_; }
 
   // Whether reading [offset, offset + length) through the mapping beats read(): true if the page
-  // cache holds this file in huge pages, which is found out by touching one the first time.
+  // cache holds this file in huge pages, which is found out by touching some the first time.
   bool is_cheap_in_place(std::int64_t offset, std::int64_t length) const;
   // Copies [offset, offset + length). Throws Error if the file has become shorter or fails.
   void read(std::int64_t offset, std::int64_t length, std::byte* out) const;
@@ -49,6 +49,7 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
  private:
   enum class Place { kUnknown, kProbing, kCheap, kCostly };
   bool is_cached(std::int64_t offset) const;
+  bool touch_huge_page(std::int64_t begin) const;
 
   std::string path_;
   std::int64_t size_ = 0;
