@@ -49,13 +49,14 @@ def plan(
 
 
 def _phrase(facts: dict[str, Any]) -> dict[str, str]:
+    shared = f"{format_bytes(facts['shared'])} with the inputs, instead of writing them again"
     room = "" if facts["needed"] <= facts["free"] else "; NOT ENOUGH"
     return {
         "method": facts["method"],
         "models": ", ".join(facts["models"]),
         "layers": str(facts["layers"]),
         "tensors": f"{facts['merged']:,} merged, {facts['copied']:,} copied",
-        "shares": f"{format_bytes(facts['shared'])} with the inputs, instead of writing them again",
+        **({"shares": shared} if facts["shared"] else {}),
         "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
         "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x safetensors",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",
