@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ _STYLE = {
 def require_matplotlib() -> None:
     """Stop with advice where matplotlib is missing."""
     try:
-        import matplotlib  # noqa: F401
+        import_module("matplotlib")
     except ImportError as error:
         raise SystemExit("pictures need matplotlib: pip install 'pymerge[bench]'") from error
 

@@ -121,11 +121,14 @@ bool MappedFile::is_cached(std::int64_t offset) const {
 #ifdef RWF_NOWAIT
   char byte;
   const iovec target{&byte, 1};
-  return preadv2(fd_, &target, 1, offset, RWF_NOWAIT) == 1;
-#else
-  static_cast<void>(offset);
-  return false;
+  if (preadv2(fd_, &target, 1, offset, RWF_NOWAIT) == 1) return true;
+  if (errno != EOPNOTSUPP) return false;
 #endif
+  // tmpfs, for one, cannot say it so. Not first: of a file that this user may not write, mincore
+  // claims that all of it is there.
+  unsigned char there = 0;
+  std::byte* const page = data_ + offset / page_size() * page_size();
+  return mincore(page, 1, &there) == 0 && (there & 1) != 0;
 }
 
 void MappedFile::load(std::int64_t offset, std::int64_t length, std::byte* buffer) const {

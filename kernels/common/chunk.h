@@ -102,7 +102,7 @@ inline float narrow_to_odd(double value) {
   return value == value ? plain::from_bits(bits) : nearest;
 }
 
-// The same over whole vectors; returns how many values they held.
+// encode_bf16 as far as whole pairs of vectors go; returns how many values they held.
 template <typename V>
 inline int encode_bf16_vectors(const float* in, int n, plain::Half* out, std::uint32_t& bad) {
   int done = 0;

@@ -55,18 +55,6 @@ inline void encode_f16(const float* in, int n, Half* out) {
   }
 }
 
-// Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for
-// n.
-template <typename Key>
-inline int append_in_range(const Key* keys, int n, Key low, Key width, Key* out) {
-  int count = 0;
-  for (int i = 0; i < n; ++i) {
-    out[count] = keys[i];
-    count += static_cast<Key>(keys[i] - low) <= width ? 1 : 0;
-  }
-  return count;
-}
-
 // Philox4x32-7 on the counters first .. first + 127, laid out as random.h states.
 inline constexpr int kCounters = 128;
 inline constexpr int kRounds = 7;

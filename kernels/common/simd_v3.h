@@ -34,28 +34,6 @@ inline void encode_f16(const float* in, int n, Half* out) {
   plain::encode_f16(in + i, n - i, out + i);
 }
 
-// A group of eight without a hit (most are) costs one test.
-inline int append_in_range(const std::uint32_t* keys, int n, std::uint32_t low, std::uint32_t width,
-                           std::uint32_t* out) {
-  const __m256i lows = _mm256_set1_epi32(static_cast<int>(low));
-  const __m256i widths = _mm256_set1_epi32(static_cast<int>(width));
-  int count = 0;
-  int i = 0;
-  for (; i + 8 <= n; i += 8) {
-    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + i));
-    const __m256i shifted = _mm256_sub_epi32(key, lows);
-    const __m256i inside = _mm256_cmpeq_epi32(_mm256_min_epu32(shifted, widths), shifted);
-    auto hits = static_cast<unsigned>(_mm256_movemask_ps(_mm256_castsi256_ps(inside)));
-    for (; hits != 0; hits &= hits - 1) out[count++] = keys[i + __builtin_ctz(hits)];
-  }
-  return count + plain::append_in_range(keys + i, n - i, low, width, out + count);
-}
-
-inline int append_in_range(const std::uint64_t* keys, int n, std::uint64_t low, std::uint64_t width,
-                           std::uint64_t* out) {
-  return plain::append_in_range(keys, n, low, width, out);
-}
-
 // A counter word in the low half of each 64-bit lane, where the widening multiplication wants it;
 // what is left in the high halves never counts.
 inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* draws) {
@@ -153,6 +131,9 @@ struct Vector {
     return bits(_mm256_cmpgt_epi32(keys, fill_key(bound))) != 0;
   }
   static Real fill(float x) { return _mm256_set1_ps(x); }
+  static Key load_keys(const std::uint32_t* in) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in));
+  }
   static Key fill_key(std::uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
 
   static Real add(Real a, Real b) { return _mm256_add_ps(a, b); }

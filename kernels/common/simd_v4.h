@@ -34,27 +34,6 @@ inline void encode_f16(const float* in, int n, Half* out) {
   plain::encode_f16(in + i, n - i, out + i);
 }
 
-// Compress in a register, store whole: a compressing store is microcoded on Zen 4.
-inline int append_in_range(const std::uint32_t* keys, int n, std::uint32_t low, std::uint32_t width,
-                           std::uint32_t* out) {
-  const __m512i lows = _mm512_set1_epi32(static_cast<int>(low));
-  const __m512i widths = _mm512_set1_epi32(static_cast<int>(width));
-  int count = 0;
-  int i = 0;
-  for (; i + 16 <= n; i += 16) {
-    const __m512i key = _mm512_loadu_si512(keys + i);
-    const __mmask16 inside = _mm512_cmple_epu32_mask(_mm512_sub_epi32(key, lows), widths);
-    _mm512_storeu_si512(out + count, _mm512_maskz_compress_epi32(inside, key));
-    count += __builtin_popcount(inside);
-  }
-  return count + plain::append_in_range(keys + i, n - i, low, width, out + count);
-}
-
-inline int append_in_range(const std::uint64_t* keys, int n, std::uint64_t low, std::uint64_t width,
-                           std::uint64_t* out) {
-  return plain::append_in_range(keys, n, low, width, out);
-}
-
 // A counter word in the low half of each 64-bit lane, where the widening multiplication wants it;
 // what is left in the high halves never counts.
 inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* draws) {
@@ -152,6 +131,7 @@ struct Vector {
     return _mm512_cmpgt_epi32_mask(keys, fill_key(bound)) != 0;
   }
   static Real fill(float x) { return _mm512_set1_ps(x); }
+  static Key load_keys(const std::uint32_t* in) { return _mm512_loadu_si512(in); }
   static Key fill_key(std::uint32_t x) { return _mm512_set1_epi32(static_cast<int>(x)); }
 
   static Real add(Real a, Real b) { return _mm512_add_ps(a, b); }

@@ -43,6 +43,27 @@ class VectorInput {
   const Item* data_ = nullptr;
 };
 
+// Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for
+// n.
+template <typename V, typename Key>
+inline int append_in_range(const Key* keys, int n, Key low, Key width, Key* out) {
+  int count = 0;
+  int i = 0;
+  if constexpr (V::kWidth > 0) {
+    const auto lows = V::fill_key(low);
+    const auto widths = V::fill_key(width);
+    for (; i + V::kWidth <= n; i += V::kWidth) {
+      const auto key = V::load_keys(keys + i);
+      count += V::append(V::within(key, lows, widths), key, out + count);
+    }
+  }
+  for (; i < n; ++i) {
+    out[count] = keys[i];
+    count += static_cast<Key>(keys[i] - low) <= width ? 1 : 0;
+  }
+  return count;
+}
+
 // Calls body(std::integral_constant<DType, d>) if all tensors (and the base) are of one dtype d
 // that vectors decode; returns whether it did.
 template <typename Body>

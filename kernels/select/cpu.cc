@@ -57,8 +57,9 @@ struct Inside {
   Key width;
 };
 
-template <typename Key>
-void scan_keys(SelectEntry& entry, const Key* keys, int count) {
+template <typename Real>
+void scan_keys(SelectEntry& entry, const Bits<Real>* keys, int count) {
+  using Key = Bits<Real>;
   const auto low = static_cast<Key>(entry.low);
   const auto high = static_cast<Key>(entry.high);
   entry.above += count_keys(keys, count, [=](Key key) { return key > high; });
@@ -69,7 +70,7 @@ void scan_keys(SelectEntry& entry, const Key* keys, int count) {
   if (!inside.any) return;
   if (entry.found != nullptr) {
     Key* const end = static_cast<Key*>(entry.found) + entry.inside;
-    entry.inside += simd::append_in_range(keys, count, inside.low, inside.width, end);
+    entry.inside += append_in_range<VectorFor<Real>>(keys, count, inside.low, inside.width, end);
   } else {
     entry.inside += count_keys(
         keys, count, [=](Key key) { return static_cast<Key>(key - inside.low) <= inside.width; });
@@ -126,9 +127,10 @@ void scan_as(SelectEntry* entries, int n, const Operand* base, Range range, void
     SelectEntry& entry = entries[e];
     entry.above = entry.at_high = entry.inside = entry.at_low = 0;
     const std::int64_t done = scan_vectors<VectorFor<Real>>(entry, base, range);
-    for_each_key_chunk<Real>(
-        &entry, 1, base, {range.begin + done, range.count - done}, scratch,
-        [](SelectEntry& same, const Bits<Real>* keys, int count) { scan_keys(same, keys, count); });
+    for_each_key_chunk<Real>(&entry, 1, base, {range.begin + done, range.count - done}, scratch,
+                             [](SelectEntry& same, const Bits<Real>* keys, int count) {
+                               scan_keys<Real>(same, keys, count);
+                             });
   }
 }
 

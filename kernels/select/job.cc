@@ -12,9 +12,8 @@ namespace pymerge {
 namespace {
 
 // Sample: up to 1,024 runs of 64 elements. The standard error of a rank is then at most 0.2 % of
-// the tensor (runs are a little correlated); +- 0.7 % of the tensor is 3.5 of them
-// (docs/numerics.md). Fewer runs in a small tensor, in a bracket as much wider: reading one costs
-// as much as scanning 2,000 elements.
+// the tensor (runs are a little correlated); +- 0.7 % of the tensor is 3.5 of them. Fewer runs in a
+// small tensor, in a bracket as much wider: reading one costs as much as scanning 2,000 elements.
 constexpr std::int64_t kMaxRuns = 1024;
 constexpr std::int64_t kMinRuns = 128;
 constexpr std::int64_t kElementsPerRun = 32 << 10;

@@ -49,7 +49,7 @@ void bind_io(py::module_& module) {
       },
       py::arg("folder"));
   py::class_<MappedFile, std::shared_ptr<MappedFile>>(module, "MappedFile")
-      .def(py::init<std::string, bool>(), py::arg("path"), py::arg("in_place") = true)
+      .def(py::init<std::string>(), py::arg("path"))
       .def_property_readonly("size", &MappedFile::size);
 }
 

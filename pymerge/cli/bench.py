@@ -21,11 +21,6 @@ bench = typer.Typer(
 )
 
 
-@bench.callback()
-def _root() -> None:
-    pass
-
-
 def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 

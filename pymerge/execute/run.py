@@ -74,6 +74,7 @@ class _Execution:
         self._where: dict[tuple[int, int], TensorTask] = {}
         self._current = ""
         self.opened = 0
+        self.copied = 0
         self.nonfinite: dict[str, int] = {}
 
     def run(self, report: OnProgress | None, started: float, memory: MemoryWatch) -> None:
@@ -154,6 +155,7 @@ class _Execution:
 
     def _combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         self._decided += task.nbytes
+        self.copied += isinstance(request, Copy)
         self._feeder.combine(shard, segment, task, request)
 
     def _note_nonfinite(self) -> None:
@@ -236,6 +238,7 @@ def execute(
         cpu_seconds=time.process_time() - cpu,
         read=status["read"],
         written=status["written"] - status["shared"],
+        copied=execution.copied,
         shared=status["shared"],
         peak_anonymous=memory.anonymous,
         peak_resident=memory.resident,

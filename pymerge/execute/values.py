@@ -35,6 +35,7 @@ class ExecutionReport:
         seconds: wall time from the first request to the last synced shard.
         cpu_seconds: user plus system time of the process in that span.
         read, written: bytes, all passes counted.
+        copied: output tensors that were copied, not calculated.
         shared: bytes of the output that are the inputs' own extents, neither read nor written.
         peak_anonymous, peak_resident: bytes; the latter includes mapped pages of the inputs.
         measure_seconds, fill_seconds: what workers spent measuring inputs and filling output, summed
@@ -48,6 +49,7 @@ class ExecutionReport:
     cpu_seconds: float
     read: int
     written: int
+    copied: int
     shared: int
     peak_anonymous: int
     peak_resident: int

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.execute.values import ExecutionReport
-from pymerge.plan.costs import count_costs
 from pymerge.schedule.values import Schedule
 
 __all__ = ["MergeReport"]
@@ -52,7 +51,7 @@ class MergeReport:
             folder=folder,
             method=plan.method.name,
             tensors=len(plan.tasks),
-            copied=count_costs(plan).copied,
+            copied=execution.copied,
             layers=plan.layers,
             shards=tuple(shard.name for shard in schedule.shards),
             size=sum(shard.size for shard in schedule.shards),

@@ -42,10 +42,11 @@ _EDGE = 2 * MIB
 #: A worker that scans has this many keys for each element of a tile at most, however many cuts there are:
 #: the more inputs, the shorter are the pieces.
 _SCANNED = 2
-#: Keys gathered per cut. A bracket holds 1.4 % of a tensor; what is larger than the most is counted first.
+#: Keys gathered per cut. A bracket is meant to hold 4 % of a small tensor, 1.4 % of a large one
+#: (kernels/select/job.cc), and half as much again by chance; what is larger than the most is counted first.
 _MOST_GATHERED = 16 * MIB
 _LEAST_GATHERED = 256 * KIB
-_BRACKET = 0.02
+_BRACKET = 0.06
 
 
 def count_cuts(plan: MergePlan) -> int:

@@ -106,7 +106,7 @@ def test_yardsticks_count_what_they_move() -> None:
 )
 def test_what_is_not_there_is_refused_with_the_list(wrong: dict[str, list[str]], known: str) -> None:
     with pytest.raises(ValueError, match=known):
-        list(bench_kernels(**wrong))  # type: ignore[arg-type]
+        list(bench_kernels(**wrong))
 
 
 def test_the_command_prints_a_table_and_keeps_a_history(tmp_path: Path) -> None:

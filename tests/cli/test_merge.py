@@ -30,6 +30,7 @@ REPORT = MergeReport(
         cpu_seconds=3.0,
         read=4 * 10**9,
         written=10**9,
+        copied=2,
         shared=5 * 10**8,
         peak_anonymous=10**8,
         peak_resident=10**9,

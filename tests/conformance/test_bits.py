@@ -28,6 +28,19 @@ RULES = (
 )
 
 
+#: Rules of one kind for all sources, which kernels may have loops of their own for; the least and the
+#: greatest thresholds there are, and what keeps all or nothing, among them.
+RULE_SETS = (
+    (KEEP_ALL,) * 4,
+    (TopK(Cut(0x3C000000, 500)), KEEP_NONE, TopK(Cut(0x7FC00000, 40)), TopK(Cut(0, -1))),
+    (TopK(Cut(0x3B000000, -1)), KEEP_ALL, TopK(Cut(0x7F800000, 20)), KEEP_NONE),
+    (Band(Cut(0x3B000000, 100), Cut(0x3C800000, 1200)), KEEP_ALL, Band(Cut(0, 3), Cut(0x7FC00000, 9)), KEEP_NONE),
+    (Bernoulli(30_000, 1), Bernoulli(1, 2), KEEP_ALL, KEEP_NONE),
+    (Bernoulli(65_536, 3), Bernoulli(40_000, 1 << 63), Bernoulli(9, 9), Bernoulli(30_000, 1)),
+)
+SEVERAL_LENGTHS = (cases.LANES - 1, 777, cases.BLOCK + 1, 3 * cases.BLOCK + 5)
+
+
 def compute_of(dtype: str) -> object:
     return BY_NAME["float64" if dtype == "float64" else "float32"]
 
@@ -43,7 +56,7 @@ class TestEveryLevel:
     def test_gram(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 2, special=special)
-            for request in (Gram((0, 1, 2)), Gram((1, 2), base=0)):
+            for request in (Gram((0, 1, 2)), Gram((1, 2), base=0), Gram((0, 1, 2), base=0), Gram((0, 1, 2, 0))):
                 answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
                 assert same_answer(*answers), (length, request)
 
@@ -59,9 +72,10 @@ class TestEveryLevel:
     def test_masked_sum(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 1, special=special)
-            request = MaskedSum((1,) * len(RULES), RULES, base=0)
-            answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
-            assert same_answer(*answers), length
+            for rules in (RULES, RULE_SETS[-1]):
+                request = MaskedSum((1,) * len(rules), rules, base=0)
+                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                assert same_answer(*answers), (length, rules)
 
     def test_mask(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.SHORT_LENGTHS:
@@ -90,10 +104,30 @@ class TestEveryLevel:
                     request = TaskMerge(0, sources, rules, weights, elect, weights, normalize, 0.9)
                     combine_both(cpu, request, operands, dtype, length)
 
+    @pytest.mark.parametrize("rules", RULE_SETS, ids=range(len(RULE_SETS)))
+    def test_task_merge_by_rules_of_one_kind(
+        self, cpu: CpuOps, dtype: str, special: bool, rules: tuple[object, ...]
+    ) -> None:
+        for length in SEVERAL_LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 4, special=special)]
+            for models in (1, 2, 3, 4):
+                sources = tuple(range(1, models + 1))
+                weights = (-0.5, 0.25, 1.0, np.inf)[:models]
+                for elect, normalize in ((False, False), (True, False), (True, True)):
+                    request = TaskMerge(0, sources, rules[:models], weights, elect, weights, normalize, 0.9)
+                    combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
-def combine_both(cpu: Ops, request: object, operands: list[object], dtype: str, length: int) -> None:
+
+def combine_both(
+    cpu: Ops,
+    request: object,
+    operands: list[object],
+    dtype: str,
+    length: int,
+    out_dtypes: tuple[str, ...] = cases.DTYPES,
+) -> None:
     """Combine into every output dtype on both backends; same bits, guards untouched."""
-    for out_dtype in cases.DTYPES:
+    for out_dtype in out_dtypes:
         outs = [cases.guarded(length, NUMPY_DTYPES[out_dtype]) for _ in range(2)]
         for ops, (_, inner) in zip((cpu, REFERENCE), outs, strict=True):
             ops.combine(request, operands, compute_of(dtype), inner)

@@ -19,6 +19,7 @@ EXECUTION = ExecutionReport(
     cpu_seconds=3.0,
     read=64,
     written=32,
+    copied=2,
     shared=0,
     peak_anonymous=1000,
     peak_resident=2000,
