@@ -102,14 +102,14 @@ def _bernoulli(models: int) -> list[tuple[Any, ...]]:
 
 def _merge(rules: list[tuple[Any, ...]], coefficient: float, elect: bool) -> tuple[Any, ...]:
     n = len(rules)
-    return rules, [coefficient] * n, elect, [0.4] * n, elect, 1.0
+    return rules, [coefficient] * n, "sum" if elect else "none", [0.4] * n, elect, 1.0, [], []
 
 
 CASES = (
     Case("gram", "plain", lambda m, n, r: (), base=False, targets={0: 0.8}),
     Case("gram", "task_vectors", lambda m, n, r: ()),
     Case("select", "half", lambda m, n, r: ([n // 2] * m,), targets={0: 0.6}),
-    Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m),)),
+    Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m), "l1")),
     Case(
         "weighted_sum",
         "plain",

@@ -55,6 +55,9 @@ METHODS = {
     "dare_ties": Merge("dare_ties", 0.95, tuned=2, base=True, each=_SPARSE),
     "breadcrumbs": Merge("breadcrumbs", 2.0, tuned=2, base=True, each=_SPARSE),
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),
+    "ties-count": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"consensus": "count"}),
+    "ram": Merge("ram", 2.0, tuned=2, base=True),
+    "ramplus_tl": Merge("ramplus_tl", 2.0, tuned=2, base=True),
 }
 
 

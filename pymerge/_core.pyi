@@ -35,6 +35,9 @@ def select(
     tensors: Sequence[Tensor], base: Tensor | None, compute: str, counts: Sequence[int], threads: int
 ) -> Any: ...
 def masked_sum(
+    tensors: Sequence[Tensor], base: Tensor | None, compute: str, rules: Sequence[_Rule], norm: str, threads: int
+) -> Any: ...
+def overlap(
     tensors: Sequence[Tensor], base: Tensor | None, compute: str, rules: Sequence[_Rule], threads: int
 ) -> Any: ...
 def weighted_sum(
@@ -47,10 +50,12 @@ def task_merge(
     out_dtype: str,
     rules: Sequence[_Rule],
     coefficients: Sequence[float],
-    elect: bool,
+    consensus: str,
     weights: Sequence[float],
     normalize: bool,
     scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
     out: Buffer,
     threads: int,
 ) -> int: ...
@@ -71,6 +76,7 @@ class Engine:
     def measure_gram(self, *arguments: Any) -> None: ...
     def measure_select(self, *arguments: Any) -> None: ...
     def measure_masked_sum(self, *arguments: Any) -> None: ...
+    def measure_overlap(self, *arguments: Any) -> None: ...
     def open_shard(
         self,
         temporary: str,

@@ -27,6 +27,7 @@ __all__ = [
     "MaskedSum",
     "MaskedTotals",
     "Measure",
+    "Overlap",
     "Program",
     "Select",
     "Steps",
@@ -120,7 +121,7 @@ class Select:
 
 @dataclass(frozen=True, slots=True)
 class MaskedTotals:
-    """Sums over a task vector: of all magnitudes, of the kept ones, and how many were kept."""
+    """A task vector's norm terms: of all elements, of the kept ones; and how many were kept."""
 
     total: float
     kept: float
@@ -129,9 +130,24 @@ class MaskedTotals:
 
 @dataclass(frozen=True, slots=True)
 class MaskedSum:
-    """L1 norms of task vectors before and after their masks.
+    """Norms of task vectors before and after their masks.
 
+    `norm`: "l1" sums the magnitudes, "l2" the squares (no root is taken), "linf" takes the largest.
     Answer: a tuple of `MaskedTotals`, one per source.
+    """
+
+    sources: tuple[int, ...]
+    rules: tuple[MaskRule, ...]
+    base: int | None = None
+    norm: str = "l1"
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """How many elements of each task vector are kept there alone, and how many together with others.
+
+    An element counts as kept if its mask is 1 and it is not zero.
+    Answer: a tuple of (alone, shared), one pair of integers per source.
     """
 
     sources: tuple[int, ...]
@@ -139,7 +155,7 @@ class MaskedSum:
     base: int | None = None
 
 
-Measure: TypeAlias = Gram | Select | MaskedSum
+Measure: TypeAlias = Gram | Select | MaskedSum | Overlap
 
 
 # Combines: one fused pass that reads every source once and writes the output once.
@@ -162,22 +178,30 @@ class WeightedSum:
 
 @dataclass(frozen=True, slots=True)
 class TaskMerge:
-    """Y = B + S, where S sums the masked, scaled task vectors P_i = m_i * coefficients[i] * D_i.
+    """Y = B + S, where S sums the masked, scaled task vectors P_i = coefficients[i] * m_i * D_i.
 
-    Without `elect`, S = sum_i P_i; every divisor and scale is already in the coefficients.
-    With `elect` (TIES): the sign of sum_i P_i wins (zero counts as +), S sums the P_i of that sign,
-    and S is multiplied by `scale` / Z, where Z = sum of the weights[i] that took part (1 if that is
-    zero) when `normalize`, else Z = 1.
+    Attributes:
+        consensus: "none": S = sum_i P_i; every divisor and scale is already in the coefficients.
+            Else S sums the P_i that take part at an element, times a factor. Who takes part:
+            "sum": those of the sign of the summed votes (TIES; zero counts as +);
+            "count": those of the sign that more votes have;
+            "overlap": all that are not masked (RAM).
+        weights: the factor is `scale` / Z, where Z is the sum of the weights that took part (1 if
+            that is zero) when `normalize`, else 1.
+        votes: a source votes with votes[i] * m_i * D_i; empty: with P_i.
+        alone: the factor where only source i took part; empty: as anywhere.
     """
 
     base: int
     sources: tuple[int, ...]
     rules: tuple[MaskRule, ...]
     coefficients: tuple[float, ...]
-    elect: bool = False
+    consensus: str = "none"
     weights: tuple[float, ...] = ()
     normalize: bool = False
     scale: float = 1.0
+    votes: tuple[float, ...] = ()
+    alone: tuple[float, ...] = ()
 
 
 Combine: TypeAlias = Copy | WeightedSum | TaskMerge

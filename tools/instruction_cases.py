@@ -28,10 +28,12 @@ from pymerge.ops import (
     Band,
     Bernoulli,
     Combine,
+    Cut,
     Gram,
     MaskedSum,
     MaskRule,
     Measure,
+    Overlap,
     Select,
     TaskMerge,
     TopK,
@@ -88,10 +90,14 @@ def _all(dtype: str, count: int) -> tuple[MaskRule, ...]:
     return (KEEP_ALL,) * 3
 
 
+def _above() -> tuple[MaskRule, ...]:
+    return (TopK(Cut(0x3727C5AC, -1)),) * 3  # magnitudes above 1e-5
+
+
 def _task_merge(rules: tuple[MaskRule, ...], elect: bool) -> TaskMerge:
     sources = tuple(range(1, len(rules) + 1))
     weights = (0.6,) * len(rules)
-    return TaskMerge(0, sources, rules, weights, elect, weights if elect else (), elect)
+    return TaskMerge(0, sources, rules, weights, "sum" if elect else "none", weights if elect else (), elect)
 
 
 #: Kernel and variant -> (its request, from element type and length; element types to count it with).
@@ -102,6 +108,8 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "select/band": (lambda dtype, n: Select((1, 1), (n // 10, n // 2), 0), ("bfloat16",)),
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),
+    "masked_sum/squares": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0, "l2"), ("bfloat16",)),
+    "overlap/2": (lambda dtype, n: Overlap((1, 2), _above()[:2], 0), ("bfloat16",)),
     "weighted_sum/2": (
         lambda dtype, n: WeightedSum((0, 1), (0.3, 0.7)),
         ("bfloat16", "float16", "float32", "float64"),
@@ -110,6 +118,14 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "task_merge/arithmetic-2": (
         lambda dtype, n: _task_merge(_all(dtype, n)[:2], False),
         ("bfloat16", "float16", "float32"),
+    ),
+    "task_merge/count-2": (
+        lambda dtype, n: TaskMerge(0, (1, 2), _top(dtype, n)[:2], (0.6, 0.6), "count", (0.6, 0.6), True),
+        ("bfloat16",),
+    ),
+    "task_merge/overlap-2": (
+        lambda dtype, n: TaskMerge(0, (1, 2), _above()[:2], (1.0, 1.0), "overlap", (1.0, 1.0), True),
+        ("bfloat16",),
     ),
     "task_merge/ties-2": (lambda dtype, n: _task_merge(_top(dtype, n)[:2], True), ("bfloat16", "float16", "float32")),
     "task_merge/ties-3": (lambda dtype, n: _task_merge(_top(dtype, n), True), ("bfloat16",)),
@@ -127,7 +143,7 @@ def _run_kernel(request: Request, dtype: str, count: int) -> Run:
     if isinstance(request, (WeightedSum, TaskMerge)):
         out = np.empty(count, NUMPY_DTYPES[dtype])
         return lambda: ops.combine(request, operands, compute, out)
-    assert isinstance(request, (Gram, Select, MaskedSum))
+    assert isinstance(request, (Gram, Select, MaskedSum, Overlap))
     return lambda: ops.measure(request, operands, compute)
 
 

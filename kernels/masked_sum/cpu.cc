@@ -14,9 +14,19 @@ struct Workspace {
   alignas(64) Bits<Real> keep[kBlock];
 };
 
-// Sums of one block's magnitudes, all and kept; both arrays padded with zeros to kBlock.
+// The largest of a block's magnitudes and `so_far`; a NaN is larger than all.
 template <typename Real>
-void add_block(const Real* delta, const Bits<Real>* keep, MaskedTotals& totals) {
+double largest(const Real* magnitudes, double so_far) {
+  for (int e = 0; e < kBlock; ++e) {
+    const double magnitude = magnitudes[e];
+    if (magnitude > so_far || magnitude != magnitude) so_far = magnitude;
+  }
+  return so_far;
+}
+
+// Adds one block's norm terms, all and kept; both arrays padded with zeros to kBlock.
+template <typename Real>
+void add_block(const Real* delta, const Bits<Real>* keep, Norm norm, MaskedTotals& totals) {
   constexpr Bits<Real> kMagnitude = static_cast<Bits<Real>>(~Bits<Real>{0} >> 1);
   alignas(64) Real kept[kBlock];
   alignas(64) Real all[kBlock];
@@ -25,8 +35,19 @@ void add_block(const Real* delta, const Bits<Real>* keep, MaskedTotals& totals) 
     all[e] = real_of<Real>(magnitude);
     kept[e] = real_of<Real>(magnitude & keep[e]);
   }
-  totals.total += block_sum<double>([&all](int k) { return Lanes<double>::load(all + k); });
-  totals.kept += block_sum<double>([&kept](int k) { return Lanes<double>::load(kept + k); });
+  const auto add_up = [norm](const Real* terms) {
+    return block_sum<double>([=](int k) {
+      const auto term = Lanes<double>::load(terms + k);
+      return norm == Norm::kL2 ? term * term : term;
+    });
+  };
+  if (norm == Norm::kMax) {
+    totals.total = largest(all, totals.total);
+    totals.kept = largest(kept, totals.kept);
+  } else {
+    totals.total += add_up(all);
+    totals.kept += add_up(kept);
+  }
 }
 
 // A whole block of a task vector under a Bernoulli rule, a vector's width of lanes at a time, so
@@ -67,12 +88,12 @@ void add_block_vectors(const Operand& tensor, const Operand& base, const Rule& r
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
 template <typename V>
 std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-                         Range range, MaskedTotals* totals) {
+                         Norm norm, Range range, MaskedTotals* totals) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
     const bool random = std::all_of(
         rules, rules + n, [](const Rule& rule) { return rule.kind == Rule::Kind::kBernoulli; });
-    if (base == nullptr || !random) return 0;
+    if (base == nullptr || !random || norm != Norm::kL1) return 0;
     with_dtype(tensors, n, base, [&](auto dtype) {
       for (; done + kBlock <= range.count; done += kBlock) {
         for (int i = 0; i < n; ++i) {
@@ -85,10 +106,11 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
 }
 
 template <typename Real>
-void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range range,
-            MaskedTotals* totals, Workspace<Real>* space) {
+void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Norm norm,
+            Range range, MaskedTotals* totals, Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
-  const std::int64_t done = add_vectors<VectorFor<Real>>(tensors, rules, n, base, range, totals);
+  const std::int64_t done =
+      add_vectors<VectorFor<Real>>(tensors, rules, n, base, norm, range, totals);
   range = {range.begin + done, range.count - done};
   for_each_chunk(range, [&](std::int64_t begin, int count) {
     if (base != nullptr) decode(*base, begin, count, space->base);
@@ -101,7 +123,7 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
         delta[e] = 0;
         keep[e] = 0;
       }
-      add_block(delta, keep, totals[i]);
+      add_block(delta, keep, norm, totals[i]);
       Bits<Real> ones = 0;
       for (int e = 0; e < kBlock; ++e) ones += keep[e] & 1u;
       totals[i].count += static_cast<std::int64_t>(ones);
@@ -109,12 +131,12 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
   });
 }
 
-void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, Compute compute,
-         Range range, MaskedTotals* totals, void* scratch) {
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, Norm norm,
+         Compute compute, Range range, MaskedTotals* totals, void* scratch) {
   if (compute == Compute::kFloat64) {
-    add_as(tensors, rules, n, base, range, totals, static_cast<Workspace<double>*>(scratch));
+    add_as(tensors, rules, n, base, norm, range, totals, static_cast<Workspace<double>*>(scratch));
   } else {
-    add_as(tensors, rules, n, base, range, totals, static_cast<Workspace<float>*>(scratch));
+    add_as(tensors, rules, n, base, norm, range, totals, static_cast<Workspace<float>*>(scratch));
   }
 }
 

@@ -10,7 +10,7 @@ namespace pymerge {
 
 class MaskedSumMeasure : public Measure {
  public:
-  MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules);
+  MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules, Norm norm);
   // [tiles][n], row-major; the caller adds them up.
   const std::vector<MaskedTotals>& partials() const { return partials_; }
 
@@ -20,6 +20,7 @@ class MaskedSumMeasure : public Measure {
  private:
   const MaskedSumKernel& kernel_;
   const std::vector<Rule> rules_;
+  const Norm norm_;
   std::vector<MaskedTotals> partials_;
 };
 

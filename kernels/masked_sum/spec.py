@@ -1,10 +1,11 @@
-"""masked_sum: L1 norms of task vectors before and after their masks.
+"""masked_sum: norms of task vectors before and after their masks.
 
     total_i = sum_e |D_i[e]|,   kept_i = sum_e m_i[e] |D_i[e]|,   count_i = sum_e m_i[e]
+    norm "l2": of the squares instead;   norm "linf": the maxima instead (NaN is the largest)
 
 In: n tensors [N] of any mergeable dtype, a mask rule each (mask's spec), optionally a base (else
 D_i = X_i). Out per tensor: (total, kept, count). Passes over the inputs: 1. Magnitudes in the
-compute type, lanes in float64, canonical order (common/canonical.py); counts are integers.
+compute type, squares and lanes in float64, canonical order (common/canonical.py); counts are integers.
 """
 
 from __future__ import annotations
@@ -25,8 +26,18 @@ PASSES = 1
 TOLERANCE = 1e-12
 
 
+#: What is added up, or the largest taken of: |D|, D D, |D|.
+NORMS = ("l1", "l2", "linf")
+
+
+def _reduce(terms: Array, norm: str) -> float:
+    if norm == "linf":
+        return float(terms.max(initial=0.0))
+    return exact_sum(tile_sums(terms))
+
+
 def run(
-    tensors: Sequence[Array], base: Array | None, rules: Sequence[tuple[Any, ...]], compute: str
+    tensors: Sequence[Array], base: Array | None, rules: Sequence[tuple[Any, ...]], compute: str, norm: str
 ) -> tuple[tuple[float, float, int], ...]:
     """The contract, bit for bit."""
     totals = []
@@ -37,11 +48,8 @@ def run(
                 delta = delta - decode(base, compute)
             kept = mask.run(rule, delta)
             magnitudes = np.abs(delta).astype(np.float64)
-            totals.append(
-                (
-                    exact_sum(tile_sums(magnitudes)),
-                    exact_sum(tile_sums(np.where(kept, magnitudes, 0.0))),
-                    int(kept.sum()),
-                )
-            )
+            if norm == "l2":
+                magnitudes = magnitudes * magnitudes
+            whole, part = (_reduce(terms, norm) for terms in (magnitudes, np.where(kept, magnitudes, 0.0)))
+            totals.append((whole, part, int(kept.sum())))
     return tuple(totals)

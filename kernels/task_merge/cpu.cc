@@ -28,13 +28,12 @@ struct Workspace {
   Real* parts;
 };
 
-// Calls store(e, P_i[e]) for a run, P_i = c_i (m_i ? D_i : 0): one loop over the decoded values,
-// which the rule decides.
+// Calls store(e, c (m_i ? D_i[e] : 0)) for a run: one loop over the decoded values, which the rule
+// decides.
 template <typename Real, typename Store>
-void for_each_part(const TaskMergeArgs& args, int i, std::int64_t begin, int n,
+void for_each_part(const TaskMergeArgs& args, int i, Real coefficient, std::int64_t begin, int n,
                    const Workspace<Real>& space, const Store& store) {
   const Rule& rule = args.rules[i];
-  const Real coefficient = static_cast<Real>(args.coefficients[i]);
   Real* __restrict value = space.value;
   const Real* __restrict base = space.base;
   decode(args.tensors[i], begin, n, value);
@@ -60,9 +59,10 @@ void for_each_part(const TaskMergeArgs& args, int i, std::int64_t begin, int n,
 template <typename Real>
 void add_parts(const TaskMergeArgs& args, std::int64_t begin, int n, const Workspace<Real>& space) {
   Real* __restrict sum = space.sum;
-  for_each_part(args, 0, begin, n, space, [sum](int e, Real part) { sum[e] = part; });
-  for (int i = 1; i < args.n; ++i) {
-    for_each_part(args, i, begin, n, space, [sum](int e, Real part) { sum[e] += part; });
+  for (int i = 0; i < args.n; ++i) {
+    const bool first = i == 0;
+    for_each_part(args, i, static_cast<Real>(args.coefficients[i]), begin, n, space,
+                  [=](int e, Real part) { sum[e] = first ? part : sum[e] + part; });
   }
 }
 
@@ -74,10 +74,11 @@ void make_parts(const TaskMergeArgs& args, std::int64_t begin, int n,
   for (int i = 0; i < args.n; ++i) {
     Real* __restrict parts = space.part(i);
     const bool first = i == 0;
-    for_each_part(args, i, begin, n, space, [=](int e, Real part) {
-      parts[e] = part;
-      sum[e] = first ? part : sum[e] + part;
-    });
+    for_each_part(args, i, static_cast<Real>(args.coefficients[i]), begin, n, space,
+                  [=](int e, Real part) {
+                    parts[e] = part;
+                    sum[e] = first ? part : sum[e] + part;
+                  });
   }
 }
 
@@ -151,15 +152,74 @@ void elect(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   }
 }
 
+template <typename Real>
+Real sign_of(Real value) {
+  return value > 0 ? Real{1} : value < 0 ? Real{-1} : value;  // NaN stays, so that its side loses
+}
+
+// S by any consensus, from K_i in the parts: the spec's steps, one pass over L1-resident arrays
+// each.
+template <typename Real>
+void elect_by(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
+  Real* __restrict sum = space.sum;
+  Real* __restrict side = space.side;
+  Real* __restrict divisor = space.divisor;
+  Real* __restrict single = space.value;
+  Bits<Real>* __restrict taking = space.keep;
+  const bool overlap = args.consensus == Consensus::kOverlap;
+  const bool count = args.consensus == Consensus::kCount;
+  const auto vote_of = [&](int i) {
+    return static_cast<Real>(args.votes == nullptr ? args.coefficients[i] : args.votes[i]);
+  };
+  for (int i = 0; i < args.n && !overlap; ++i) {
+    const Real* __restrict kept = space.part(i);
+    const Real vote = vote_of(i);
+    for (int e = 0; e < n; ++e) {
+      const Real ballot = count ? sign_of(vote * kept[e]) : vote * kept[e];
+      sum[e] = i == 0 ? ballot : sum[e] + ballot;
+    }
+  }
+  for (int e = 0; e < n; ++e) {
+    side[e] = sum[e] >= 0 ? Real{1} : Real{-1};
+    sum[e] = divisor[e] = single[e] = 0;
+    taking[e] = 0;
+  }
+  for (int i = 0; i < args.n; ++i) {
+    const Real* __restrict kept = space.part(i);
+    const Real vote = vote_of(i);
+    const Real coefficient = static_cast<Real>(args.coefficients[i]);
+    const Real weight = args.normalize ? static_cast<Real>(args.weights[i]) : Real{0};
+    const Real alone = args.alone != nullptr ? static_cast<Real>(args.alone[i]) : Real{0};
+    for (int e = 0; e < n; ++e) {
+      const bool agrees = overlap ? !(kept[e] == 0) : !(vote * kept[e] * side[e] <= 0);
+      sum[e] += agrees ? coefficient * kept[e] : Real{0};
+      divisor[e] += agrees ? weight : Real{0};
+      single[e] += agrees ? alone : Real{0};
+      taking[e] += agrees ? 1 : 0;
+    }
+  }
+  const Real scale = static_cast<Real>(args.scale);
+  for (int e = 0; e < n; ++e) {
+    const Real factor = factor_of(divisor[e], scale, args.normalize);
+    sum[e] *= args.alone != nullptr && taking[e] == 1 ? single[e] : factor;
+  }
+}
+
 // Elements [begin, begin + n) of base + S into space.sum; the run lies in one canonical block.
 template <typename Real>
 void merge_run(const TaskMergeArgs& args, std::int64_t begin, int n, const Workspace<Real>& space) {
   decode(args.base, begin, n, space.base);
-  if (args.elect) {
+  if (args.consensus == Consensus::kNone) {
+    add_parts(args, begin, n, space);
+  } else if (args.consensus == Consensus::kSum && args.votes == nullptr && args.alone == nullptr) {
     make_parts(args, begin, n, space);
     elect(args, n, space);
   } else {
-    add_parts(args, begin, n, space);
+    for (int i = 0; i < args.n; ++i) {
+      Real* __restrict parts = space.part(i);
+      for_each_part(args, i, Real{1}, begin, n, space, [=](int e, Real kept) { parts[e] = kept; });
+    }
+    elect_by(args, n, space);
   }
   Real* __restrict sum = space.sum;
   const Real* __restrict base = space.base;

@@ -45,10 +45,15 @@ class FusedMerge {
     if (!choose_masks()) return;
     with_dtype(args_.tensors, args_.n, &args_.base, [&](auto dtype) {
       with_count<kMost>(args_.n, [&](auto count) {
-        if (!args_.elect) {
-          loop_ = pick<dtype(), count(), false>();
+        if (args_.consensus == Consensus::kNone) {
+          loop_ = pick<dtype(), count(), Consensus::kNone>();
         } else if constexpr ((1 << count()) <= V::kTable) {
-          loop_ = pick<dtype(), count(), true>();
+          if (args_.consensus == Consensus::kSum && args_.votes == nullptr) {
+            loop_ = pick<dtype(), count(), Consensus::kSum>();
+          } else if (args_.consensus == Consensus::kOverlap && kind_ == Masks::kTops) {
+            // What a top mask keeps is not zero, unless it keeps all: see set_masks.
+            loop_ = &merge<dtype(), count(), Masks::kTops, Consensus::kOverlap>;
+          }
           make_factors();
         }
       });
@@ -74,17 +79,17 @@ class FusedMerge {
     return !(draws && bands);
   }
 
-  template <DType dtype, int n, bool elect>
+  template <DType dtype, int n, Consensus consensus>
   Loop pick() const {
     switch (kind_) {
       case Masks::kNone:
-        return &merge<dtype, n, Masks::kNone, elect>;
+        return &merge<dtype, n, Masks::kNone, consensus>;
       case Masks::kTops:
-        return &merge<dtype, n, Masks::kTops, elect>;
+        return &merge<dtype, n, Masks::kTops, consensus>;
       case Masks::kBands:
-        return &merge<dtype, n, Masks::kBands, elect>;
+        return &merge<dtype, n, Masks::kBands, consensus>;
       default:
-        return &merge<dtype, n, Masks::kDraws, elect>;
+        return &merge<dtype, n, Masks::kDraws, consensus>;
     }
   }
 
@@ -101,6 +106,10 @@ class FusedMerge {
         divisor += (set >> i & 1) != 0 ? static_cast<float>(args_.weights[i]) : 0.0f;
       }
       factors_[set] = args_.normalize ? scale / (divisor == 0 ? 1.0f : divisor) : scale;
+      const bool single = set != 0 && (set & (set - 1)) == 0;
+      if (single && args_.alone != nullptr) {
+        factors_[set] = static_cast<float>(args_.alone[__builtin_ctz(set)]);
+      }
     }
   }
 
@@ -126,11 +135,12 @@ class FusedMerge {
         if (rule.kind == Rule::Kind::kBernoulli) block_draws(rule.key, begin / kBlock, draws);
         source_draws_[i] = draws + begin % kBlock;
       }
+      if (args_.consensus == Consensus::kOverlap && low_[i] == 0) return false;
     }
     return true;
   }
 
-  template <DType dtype, int n, Masks kind, bool elect>
+  template <DType dtype, int n, Masks kind, Consensus consensus>
   static void merge(const FusedMerge& self, std::int64_t begin, int count, float* sums) {
     const TaskMergeArgs& args = self.args_;
     typename V::Real coefficients[n];
@@ -153,6 +163,7 @@ class FusedMerge {
     for (int e = 0; e < count; e += V::kWidth) {
       const auto base = origin[e];
       typename V::Real parts[n];
+      typename V::Mask taking[n] = {};
       typename V::Real sum{};
       for (int i = 0; i < n; ++i) {
         const auto delta = V::subtract(inputs[i][e], base);
@@ -166,20 +177,22 @@ class FusedMerge {
         }
         if constexpr (kind == Masks::kNone) {
           parts[i] = V::multiply(coefficients[i], delta);
-        } else if constexpr (elect) {
+        } else if constexpr (consensus != Consensus::kNone) {
           parts[i] = V::multiply_if(mask, coefficients[i], delta);
         } else {
           // Where all are dropped, the sign of zero is the coefficient's.
           parts[i] = V::multiply(coefficients[i], V::keep(mask, delta));
         }
         sum = i == 0 ? parts[0] : V::add(sum, parts[i]);
+        if constexpr (consensus == Consensus::kOverlap) taking[i] = mask;
       }
-      if constexpr (elect) {
+      if constexpr (consensus != Consensus::kNone) {
         const auto side = V::not_negative(sum);
         auto merged = V::fill(0.0f);
         auto agreed = V::no_bits();
         for (int i = 0; i < n; ++i) {
-          const auto agrees = V::agrees(parts[i], side);
+          auto agrees = taking[i];
+          if constexpr (consensus == Consensus::kSum) agrees = V::agrees(parts[i], side);
           merged = V::add_if(agrees, merged, parts[i]);
           agreed = V::set_bit(agreed, agrees, i);
         }

@@ -12,17 +12,27 @@ TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dty
       kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
       numbers_(std::move(numbers)) {}
 
+namespace {
+
+const double* data_or_null(const std::vector<double>& numbers) {
+  return numbers.empty() ? nullptr : numbers.data();
+}
+
+}  // namespace
+
 bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
   const TaskMergeArgs args{
       *piece.base,
       piece.tensors,
       numbers_.rules.data(),
       numbers_.coefficients.data(),
-      numbers_.weights.data(),
       inputs_.size(),
-      numbers_.elect,
+      numbers_.consensus,
+      numbers_.weights.data(),
       numbers_.normalize,
       numbers_.scale,
+      data_or_null(numbers_.votes),
+      data_or_null(numbers_.alone),
   };
   return kernel_.fill(args, compute_, piece.range, out_dtype_, out,
                       scratch.take(kernel_.scratch_bytes(inputs_.size())));

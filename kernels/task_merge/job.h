@@ -11,10 +11,12 @@ namespace pymerge {
 struct TaskMergeNumbers {
   std::vector<Rule> rules;
   std::vector<double> coefficients;
+  Consensus consensus = Consensus::kNone;
   std::vector<double> weights;
-  bool elect = false;
   bool normalize = false;
   double scale = 1;
+  std::vector<double> votes;
+  std::vector<double> alone;
 };
 
 class TaskMergeCombine : public Combine {

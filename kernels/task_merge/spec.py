@@ -1,17 +1,22 @@
 """task_merge: masked, scaled task vectors on top of a base, with or without sign election.
 
-    P_i = c_i (m_i ? D_i : 0),   D_i = X_i - B
+    P_i = c_i K_i,   K_i = m_i ? D_i : 0,   D_i = X_i - B
 
     without election:  S = P_1 + ... + P_n
-    with election:     T = P_1 + ... + P_n;  the + side wins where T >= 0, else the - side
-                       a_i = P_i is not on the other side and not zero   (NaN always takes part)
-                       Z = sum of w_i with a_i (1 if that is zero);  f = scale / Z, or scale
+    with election:     V_i = v_i K_i (P_i where no votes are given)
+                       T = V_1 + ... + V_n, or the sum of their signs -1, 0, 1 under "count"
+                       the + side wins where T >= 0, else the - side
+                       a_i = V_i is not on the other side and not zero   (NaN always takes part);
+                             under "overlap", where nobody votes: K_i is not zero
+                       Z = sum of w_i with a_i (1 if that is zero);  f = scale / Z, or scale;
+                           u_i where only source i takes part and numbers u for that are given
                        S = (sum of P_i with a_i) f
 
     Y = round(B + S)
 
-In: base [N], n >= 1 tensors [N] of any mergeable dtype, per tensor a mask rule (mask's spec), c_i
-and w_i. Numbers are float64, rounded once to the compute type. Out: [N] of any mergeable dtype.
+In: base [N], n >= 1 tensors [N] of any mergeable dtype, per tensor a mask rule (mask's spec), c_i,
+w_i, and perhaps v_i and u_i; consensus "none", "sum", "count" or "overlap". Numbers are float64,
+rounded once to the compute type. Out: [N] of any mergeable dtype.
 Passes: every input once, the output once. Everything in the compute type, sums left to right, no
 contraction, division and products rounded; one rounding at the store.
 A dropped element counts as +0 whatever it was; what is not dropped is never silently lost.
@@ -29,19 +34,44 @@ from ..mask import spec as mask
 
 PASSES = 1
 
+#: What the sources' votes are; "none": no election.
+CONSENSUS = ("none", "sum", "count", "overlap")
 
-def _elect(parts: list[Array], weights: Sequence[float], normalize: bool, scale: float, real: Any) -> Array:
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    side = np.where(total >= 0, real(1), real(-1))
-    merged = np.zeros_like(total)
-    divisor = np.zeros_like(total)
-    for part, weight in zip(parts, weights, strict=True):
-        agrees = ~(part * side <= 0)
-        merged = merged + np.where(agrees, part, real(0))
-        divisor = divisor + np.where(agrees, real(weight), real(0))
+
+def _elect(
+    kept: list[Array],
+    coefficients: Sequence[float],
+    consensus: str,
+    weights: Sequence[float],
+    normalize: bool,
+    scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
+    real: Any,
+) -> Array:
+    parts = [real(c) * part for c, part in zip(coefficients, kept, strict=True)]
+    ballots = [real(v) * part for v, part in zip(votes or coefficients, kept, strict=True)]
+    if consensus == "overlap":
+        agreeing = [~(part == 0) for part in kept]
+    else:
+        counted = [np.sign(ballot) for ballot in ballots] if consensus == "count" else ballots
+        total = counted[0]
+        for ballot in counted[1:]:
+            total = total + ballot
+        side = np.where(total >= 0, real(1), real(-1))
+        agreeing = [~(ballot * side <= 0) for ballot in ballots]
+    merged = np.zeros_like(kept[0])
+    divisor = np.zeros_like(kept[0])
+    taking = np.zeros(merged.size, np.int64)
+    single = np.zeros_like(kept[0])
+    for i, agrees in enumerate(agreeing):
+        merged = merged + np.where(agrees, parts[i], real(0))
+        divisor = divisor + np.where(agrees, real(weights[i] if normalize else 0), real(0))
+        taking = taking + agrees
+        single = single + np.where(agrees, real(alone[i] if alone else 0), real(0))
     factor = real(scale) / np.where(divisor == 0, real(1), divisor) if normalize else real(scale)
+    if alone:
+        factor = np.where(taking == 1, single, factor)
     result: Array = merged * factor
     return result
 
@@ -51,26 +81,27 @@ def run(
     base: Array,
     rules: Sequence[tuple[Any, ...]],
     coefficients: Sequence[float],
-    elect: bool,
+    consensus: str,
     weights: Sequence[float],
     normalize: bool,
     scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
     compute: str,
     out_dtype: str,
 ) -> Array:
     """The contract, bit for bit (at compute float64: the formula to float64's precision)."""
     real = NUMPY_DTYPES[compute].type
     origin = decode(base, compute)
-    parts = []
+    kept = []
     with np.errstate(all="ignore"):
-        for tensor, rule, coefficient in zip(tensors, rules, coefficients, strict=True):
+        for tensor, rule in zip(tensors, rules, strict=True):
             delta = decode(tensor, compute) - origin
-            kept = np.where(mask.run(rule, delta), delta, real(0))
-            parts.append(kept * real(coefficient))
-        if elect:
-            merged = _elect(parts, weights, normalize, scale, real)
+            kept.append(np.where(mask.run(rule, delta), delta, real(0)))
+        if consensus != "none":
+            merged = _elect(kept, coefficients, consensus, weights, normalize, scale, votes, alone, real)
         else:
-            merged = parts[0]
-            for part in parts[1:]:
-                merged = merged + part
+            merged = kept[0] * real(coefficients[0])
+            for part, coefficient in zip(kept[1:], coefficients[1:], strict=True):
+                merged = merged + part * real(coefficient)
         return encode(origin + merged, out_dtype)

@@ -2,22 +2,30 @@
 // spec.py.
 #pragma once
 
+#include <cstdint>
+
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
 #include "core/operand.h"
 
 namespace pymerge {
 
+// Who takes part at an element; kNone: everything is added.
+enum class Consensus : std::uint8_t { kNone, kSum, kCount, kOverlap };
+
 struct TaskMergeArgs {
   Operand base;
   const Operand* tensors;
   const Rule* rules;
   const double* coefficients;
-  const double* weights;  // read only with elect and normalize
   int n;
-  bool elect;
+  Consensus consensus;
+  // Read only with a consensus.
+  const double* weights;  // if normalize
   bool normalize;
-  double scale;  // read only with elect
+  double scale;
+  const double* votes;  // may be null: then the coefficients
+  const double* alone;  // may be null
 };
 
 struct TaskMergeKernel {

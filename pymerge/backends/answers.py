@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 from pymerge.kernels.common.exact import exact_sum
 from pymerge.ops import Cut, MaskedTotals
 
-__all__ = ["cuts", "gram_matrix", "masked_totals"]
+__all__ = ["cuts", "gram_matrix", "masked_totals", "overlaps"]
 
 
 def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[float, ...], ...]:
@@ -25,14 +26,20 @@ def cuts(pairs: Sequence[tuple[int, int]]) -> tuple[Cut, ...]:
     return tuple(Cut(bits, last) for bits, last in pairs)
 
 
-def masked_totals(partials: Sequence[tuple[float, float, int]], size: int) -> tuple[MaskedTotals, ...]:
+def masked_totals(partials: Sequence[tuple[float, float, int]], size: int, norm: str) -> tuple[MaskedTotals, ...]:
     """[tiles * size] rows of (total, kept, count), tile by tile, to one answer per source."""
-    answers = []
-    for source in range(size):
-        rows = partials[source::size]
-        answers.append(
-            MaskedTotals(
-                exact_sum(row[0] for row in rows), exact_sum(row[1] for row in rows), sum(row[2] for row in rows)
-            )
-        )
-    return tuple(answers)
+    reduce = _largest if norm == "linf" else exact_sum
+    columns = [tuple(zip(*partials[source::size], strict=True)) for source in range(size)]
+    return tuple(MaskedTotals(reduce(total), reduce(kept), sum(count)) for total, kept, count in columns)
+
+
+def overlaps(partials: Sequence[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+    """[tiles * size] rows of (alone, shared), tile by tile, to one pair per source."""
+    return tuple(
+        (sum(row[0] for row in partials[source::size]), sum(row[1] for row in partials[source::size]))
+        for source in range(size)
+    )
+
+
+def _largest(values: Iterable[float]) -> float:
+    return max(values, key=lambda value: (math.isnan(value), value))

@@ -13,7 +13,7 @@ from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_mer
 from pymerge.dtypes import DType
 from pymerge.errors import DTypeError
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import Combine, Copy, Gram, MaskedSum, MaskRule, Measure, Select, WeightedSum
+from pymerge.ops import Combine, Copy, Gram, MaskedSum, MaskRule, Measure, Overlap, Select, WeightedSum
 
 __all__ = ["CpuOps"]
 
@@ -60,9 +60,12 @@ class CpuOps:
             return answers.gram_matrix(_core.gram(tensors, base, compute.name, self._threads), size)
         if isinstance(request, Select):
             return answers.cuts(_core.select(tensors, base, compute.name, list(request.counts), self._threads))
-        assert isinstance(request, MaskedSum)
         rules = flatten_rules(request.rules)
-        return answers.masked_totals(_core.masked_sum(tensors, base, compute.name, rules, self._threads), size)
+        if isinstance(request, Overlap):
+            return answers.overlaps(_core.overlap(tensors, base, compute.name, rules, self._threads), size)
+        assert isinstance(request, MaskedSum)
+        partials = _core.masked_sum(tensors, base, compute.name, rules, request.norm, self._threads)
+        return answers.masked_totals(partials, size, request.norm)
 
     def combine(self, request: Combine, operands: Sequence[Any], compute: DType, out: Any) -> None:
         """Run one combine; see `pymerge.backends.protocol.Ops`."""

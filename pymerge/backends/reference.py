@@ -11,10 +11,23 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
+from pymerge.kernels.overlap import spec as overlap
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.task_merge import spec as task_merge
 from pymerge.kernels.weighted_sum import spec as weighted_sum
-from pymerge.ops import Combine, Copy, Cut, Gram, MaskedSum, MaskedTotals, MaskRule, Measure, Select, WeightedSum
+from pymerge.ops import (
+    Combine,
+    Copy,
+    Cut,
+    Gram,
+    MaskedSum,
+    MaskedTotals,
+    MaskRule,
+    Measure,
+    Overlap,
+    Select,
+    WeightedSum,
+)
 
 __all__ = ["ReferenceOps"]
 
@@ -34,8 +47,11 @@ class ReferenceOps:
             return gram.run(tensors, base, compute.name)
         if isinstance(request, Select):
             return tuple(Cut(*cut) for cut in select.run(tensors, base, request.counts, compute.name))
+        rules = flatten_rules(request.rules)
+        if isinstance(request, Overlap):
+            return overlap.run(tensors, base, rules, compute.name)
         assert isinstance(request, MaskedSum)
-        totals = masked_sum.run(tensors, base, flatten_rules(request.rules), compute.name)
+        totals = masked_sum.run(tensors, base, rules, compute.name, request.norm)
         return tuple(MaskedTotals(*total) for total in totals)
 
     def combine(self, request: Combine, operands: Sequence[Any], compute: DType, out: Any) -> None:

@@ -28,13 +28,15 @@ def flatten_rules(rules: tuple[MaskRule, ...]) -> list[tuple[object, ...]]:
 
 def flatten_task_merge(
     request: TaskMerge,
-) -> tuple[list[tuple[object, ...]], list[float], bool, list[float], bool, float]:
-    """(rules, coefficients, elect, weights, normalize, scale), the order of kernels/task_merge/spec.py."""
+) -> tuple[list[tuple[object, ...]], list[float], str, list[float], bool, float, list[float], list[float]]:
+    """The arguments of kernels/task_merge/spec.py from `rules` to `alone`, in its order."""
     return (
         flatten_rules(request.rules),
         list(request.coefficients),
-        request.elect,
+        request.consensus,
         list(request.weights),
         request.normalize,
         request.scale,
+        list(request.votes),
+        list(request.alone),
     )

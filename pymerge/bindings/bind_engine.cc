@@ -229,9 +229,15 @@ void bind_engine(py::module_& module) {
            })
       .def("measure_masked_sum",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, const std::vector<py::tuple>& rules) {
-             self.submit(ticket, make_masked_sum(tensors, base, compute, rules),
+              const std::string& compute, const std::vector<py::tuple>& rules,
+              const std::string& norm) {
+             self.submit(ticket, make_masked_sum(tensors, base, compute, rules, norm),
                          &masked_sum_answer);
+           })
+      .def("measure_overlap",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, const std::vector<py::tuple>& rules) {
+             self.submit(ticket, make_overlap(tensors, base, compute, rules), &overlap_answer);
            })
       .def(
           "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
@@ -253,12 +259,14 @@ void bind_engine(py::module_& module) {
       .def("fill_task_merge",
            [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
               const std::string& compute, const std::string& out_dtype,
-              const std::vector<py::tuple>& rules, std::vector<double> coefficients, bool elect,
-              std::vector<double> weights, bool normalize, double scale) {
+              const std::vector<py::tuple>& rules, std::vector<double> coefficients,
+              const std::string& consensus, std::vector<double> weights, bool normalize,
+              double scale, std::vector<double> votes, std::vector<double> alone) {
              self.fill_combine(
                  shard, segment,
                  make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
-                                 elect, std::move(weights), normalize, scale));
+                                 consensus, std::move(weights), normalize, scale, std::move(votes),
+                                 std::move(alone)));
            })
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))

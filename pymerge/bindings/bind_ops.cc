@@ -69,10 +69,19 @@ void bind_ops(py::module_& module) {
   module.def(
       "masked_sum",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
-         const std::vector<py::tuple>& rules, int threads) {
-        const auto job = make_masked_sum(tensors, base, compute, rules);
+         const std::vector<py::tuple>& rules, const std::string& norm, int threads) {
+        const auto job = make_masked_sum(tensors, base, compute, rules, norm);
         run_released(job, threads);
         return masked_sum_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("rules"), arg("norm"), arg("threads"));
+  module.def(
+      "overlap",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         const std::vector<py::tuple>& rules, int threads) {
+        const auto job = make_overlap(tensors, base, compute, rules);
+        run_released(job, threads);
+        return overlap_answer(*job);
       },
       arg("tensors"), arg("base"), arg("compute"), arg("rules"), arg("threads"));
   module.def(
@@ -89,16 +98,18 @@ void bind_ops(py::module_& module) {
       "task_merge",
       [](const Tensors& tensors, const Tensor& base, const std::string& compute,
          const std::string& out_dtype, const std::vector<py::tuple>& rules,
-         std::vector<double> coefficients, bool elect, std::vector<double> weights, bool normalize,
-         double scale, const py::buffer& out, int threads) {
-        const auto combine =
-            make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
-                            elect, std::move(weights), normalize, scale);
+         std::vector<double> coefficients, const std::string& consensus,
+         std::vector<double> weights, bool normalize, double scale, std::vector<double> votes,
+         std::vector<double> alone, const py::buffer& out, int threads) {
+        const auto combine = make_task_merge(tensors, base, compute, out_dtype, rules,
+                                             std::move(coefficients), consensus, std::move(weights),
+                                             normalize, scale, std::move(votes), std::move(alone));
         return run_combine(combine, out, base.view.count, threads);
       },
       arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("rules"),
-      arg("coefficients"), arg("elect"), arg("weights"), arg("normalize"), arg("scale"), arg("out"),
-      arg("threads"), "Returns how many stored values are not finite.");
+      arg("coefficients"), arg("consensus"), arg("weights"), arg("normalize"), arg("scale"),
+      arg("votes"), arg("alone"), arg("out"), arg("threads"),
+      "Returns how many stored values are not finite.");
   module.def("mask", &fill_mask, arg("delta"), arg("rule"), arg("compute"), arg("out"));
 }
 

@@ -6,6 +6,27 @@
 
 namespace pymerge::bindings {
 
+namespace {
+
+template <typename Value>
+using Names = std::vector<std::pair<std::string, Value>>;
+
+const Names<Consensus> kConsensus = {{"none", Consensus::kNone},
+                                     {"sum", Consensus::kSum},
+                                     {"count", Consensus::kCount},
+                                     {"overlap", Consensus::kOverlap}};
+const Names<Norm> kNorms = {{"l1", Norm::kL1}, {"l2", Norm::kL2}, {"linf", Norm::kMax}};
+
+template <typename Value>
+Value find_named(const Names<Value>& names, const std::string& name) {
+  for (const auto& [known, value] : names) {
+    if (known == name) return value;
+  }
+  throw Error(ErrorCode::kInternal, "kernels know no \"" + name + "\"");
+}
+
+}  // namespace
+
 Compute to_compute(const std::string& name) {
   if (name == "float32") return Compute::kFloat32;
   if (name == "float64") return Compute::kFloat64;
@@ -74,9 +95,17 @@ std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& ten
 
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
-                                                  const std::vector<py::tuple>& rules) {
+                                                  const std::vector<py::tuple>& rules,
+                                                  const std::string& norm) {
   return std::make_shared<MaskedSumMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                            to_rules(rules));
+                                            to_rules(rules), find_named(kNorms, norm));
+}
+
+std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& tensors,
+                                             const Tensor* base, const std::string& compute,
+                                             const std::vector<py::tuple>& rules) {
+  return std::make_shared<OverlapMeasure>(to_inputs(tensors, base), to_compute(compute),
+                                          to_rules(rules));
 }
 
 std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
@@ -86,17 +115,15 @@ std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& ten
                                               to_dtype(out_dtype), std::move(coefficients));
 }
 
-std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
-                                         const Tensor& base, const std::string& compute,
-                                         const std::string& out_dtype,
-                                         const std::vector<py::tuple>& rules,
-                                         std::vector<double> coefficients, bool elect,
-                                         std::vector<double> weights, bool normalize,
-                                         double scale) {
+std::shared_ptr<Combine> make_task_merge(
+    const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
+    const std::string& out_dtype, const std::vector<py::tuple>& rules,
+    std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
+    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone) {
   return std::make_shared<TaskMergeCombine>(
       to_inputs(tensors, &base), to_compute(compute), to_dtype(out_dtype),
-      TaskMergeNumbers{to_rules(rules), std::move(coefficients), std::move(weights), elect,
-                       normalize, scale});
+      TaskMergeNumbers{to_rules(rules), std::move(coefficients), find_named(kConsensus, consensus),
+                       std::move(weights), normalize, scale, std::move(votes), std::move(alone)});
 }
 
 py::object gram_answer(const GramMeasure& job) {
@@ -122,6 +149,15 @@ py::object masked_sum_answer(const MaskedSumMeasure& job) {
   py::list rows;
   for (const MaskedTotals& part : job.partials()) {
     rows.append(py::make_tuple(part.total, part.kept, part.count));
+  }
+  return rows;
+}
+
+py::object overlap_answer(const OverlapMeasure& job) {
+  // [tiles * n] rows of (alone, shared), tile by tile.
+  py::list rows;
+  for (const OverlapCounts& part : job.partials()) {
+    rows.append(py::make_tuple(part.alone, part.shared));
   }
   return rows;
 }

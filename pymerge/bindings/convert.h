@@ -14,6 +14,7 @@
 #include "gram/job.h"
 #include "io/tensor_view.h"
 #include "masked_sum/job.h"
+#include "overlap/job.h"
 #include "select/job.h"
 #include "task_merge/job.h"
 #include "weighted_sum/job.h"
@@ -44,21 +45,25 @@ std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& ten
                                            std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
-                                                  const std::vector<py::tuple>& rules);
+                                                  const std::vector<py::tuple>& rules,
+                                                  const std::string& norm);
+std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& tensors,
+                                             const Tensor* base, const std::string& compute,
+                                             const std::vector<py::tuple>& rules);
 std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
                                            const std::string& compute, const std::string& out_dtype,
                                            std::vector<double> coefficients);
-std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
-                                         const Tensor& base, const std::string& compute,
-                                         const std::string& out_dtype,
-                                         const std::vector<py::tuple>& rules,
-                                         std::vector<double> coefficients, bool elect,
-                                         std::vector<double> weights, bool normalize, double scale);
+std::shared_ptr<Combine> make_task_merge(
+    const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
+    const std::string& out_dtype, const std::vector<py::tuple>& rules,
+    std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
+    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone);
 
 // Answers, before the exact addition of tile partials that all backends share: a list of rows.
 py::object gram_answer(const GramMeasure& job);
 py::object select_answer(const SelectMeasure& job);
 py::object masked_sum_answer(const MaskedSumMeasure& job);
+py::object overlap_answer(const OverlapMeasure& job);
 
 // One per subject; module.cc is their table of contents.
 void bind_errors(py::module_& module);

@@ -9,7 +9,7 @@ from pymerge import _core
 from pymerge.backends import answers
 from pymerge.backends.rules import flatten_rules, flatten_task_merge
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, Select, WeightedSum
+from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, Overlap, Select, WeightedSum
 from pymerge.plan.values import TensorTask
 
 __all__ = ["Feeder", "StreamFeeder"]
@@ -73,8 +73,11 @@ class StreamFeeder:
             self._engine.measure_gram(ticket, tensors, base, compute)
         elif isinstance(request, Select):
             self._engine.measure_select(ticket, tensors, base, compute, list(request.counts))
+        elif isinstance(request, Overlap):
+            self._engine.measure_overlap(ticket, tensors, base, compute, flatten_rules(request.rules))
         else:
-            self._engine.measure_masked_sum(ticket, tensors, base, compute, flatten_rules(request.rules))
+            rules = flatten_rules(request.rules)
+            self._engine.measure_masked_sum(ticket, tensors, base, compute, rules, request.norm)
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Fill an output segment; see `Feeder`."""
@@ -112,7 +115,9 @@ class StreamFeeder:
             if isinstance(request, Gram):
                 answer = answers.gram_matrix(raw, size)
             elif isinstance(request, MaskedSum):
-                answer = answers.masked_totals(raw, size)
+                answer = answers.masked_totals(raw, size, request.norm)
+            elif isinstance(request, Overlap):
+                answer = answers.overlaps(raw, size)
             else:
                 answer = answers.cuts(raw)
             done.append((ticket, answer))

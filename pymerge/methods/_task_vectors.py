@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pymerge.methods.base import Inputs, Parameter
+from pymerge.methods.base import Inputs, Parameter, Value
 from pymerge.ops import (
     KEEP_ALL,
     KEEP_NONE,
+    Band,
     Bernoulli,
     Copy,
     KeepAll,
@@ -24,13 +25,45 @@ from pymerge.ops import (
     TopK,
 )
 
-__all__ = ["family_parameters", "merge_task_vectors", "random_rules", "top_rules"]
+__all__ = ["GAMMA", "band_rules", "family_parameters", "merge_task_vectors", "random_rules", "top_rules"]
 
 #: Weights that sum to less than this are not divided by.
 _NO_DIVISOR = 1e-8
 
 
-def family_parameters(*, normalize: bool, rescale: bool, density: str) -> tuple[Parameter, ...]:
+#: How to undo a mask's effect on a norm: the root of the ratio of what masked_sum adds up.
+_NORMS: dict[Value, int] = {"l1": 1, "l2": 2, "linf": 1}
+
+_ELECTION = (
+    Parameter(
+        "consensus",
+        str,
+        "the sign that wins at an element: that of the sum of all votes, or the one that more of them have",
+        default="sum",
+        choices=("sum", "count"),
+    ),
+    Parameter(
+        "election",
+        str,
+        "votes are task vectors times their weights, or unweighted",
+        default="weighted",
+        choices=("weighted", "unweighted"),
+    ),
+)
+
+#: Breadcrumbs' second parameter.
+GAMMA = Parameter(
+    "gamma",
+    float,
+    "share of the largest magnitudes that is dropped",
+    default=0.01,
+    per_model=True,
+    minimum=0.0,
+    maximum=1.0,
+)
+
+
+def family_parameters(*, normalize: bool, rescale: bool, density: str, elect: bool = False) -> tuple[Parameter, ...]:
     """The family's parameters with one method's defaults; `density` is the doc of that parameter."""
     return (
         Parameter("weight", float, "factor on this model's task vector", per_model=True),
@@ -39,12 +72,13 @@ def family_parameters(*, normalize: bool, rescale: bool, density: str) -> tuple[
         Parameter(
             "rescale",
             str,
-            "make up for what the mask dropped: true keeps the L1 norm, inverse multiplies by 1/density",
+            "make up for what the mask dropped: keep the norm l1 (true), l2 or linf; inverse multiplies by 1/density",
             default=rescale,
-            choices=(True, False, "l1", "inverse"),
+            choices=(True, False, *_NORMS, "inverse"),
         ),
         Parameter("lambda", float, "factor on the merged task vector", default=1.0),
         Parameter("int8_mask", bool, "accepted for old recipes; changes nothing", default=False),
+        *(_ELECTION if elect else ()),
     )
 
 
@@ -55,6 +89,8 @@ def top_count(density: float, count: int) -> int:
 
 def _useful_densities(inputs: Inputs) -> tuple[float, ...]:
     """Densities, but 0 where the weight is: what counts for nothing need not be measured."""
+    if inputs.values.get("election") == "unweighted":
+        return inputs.numbers("density")
     pairs = zip(inputs.numbers("density"), inputs.numbers("weight"), strict=True)
     return tuple(density if weight else 0.0 for density, weight in pairs)
 
@@ -83,6 +119,26 @@ def top_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
     return tuple(rules)
 
 
+def _band(density: float, gamma: float, count: int) -> tuple[int, int]:
+    """(outer, inner): how many of the largest bound the kept band from below and above."""
+    keep = int(density * count)
+    bottom = max(0, count - keep - int(gamma * count))
+    return count - bottom, count - bottom - keep
+
+
+def band_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
+    """Breadcrumbs' rule per model: the largest are dropped, the next ones kept."""
+    densities, gammas = _useful_densities(inputs), inputs.numbers("gamma")
+    rules: list[MaskRule] = [KEEP_ALL if density >= 1 else KEEP_NONE for density in densities]
+    banded = [i for i, density in enumerate(densities) if 0 < density < 1]
+    if banded:
+        pairs = [(inputs.models[i], n) for i in banded for n in _band(densities[i], gammas[i], inputs.count)]
+        cuts = yield Select(tuple(s for s, _ in pairs), tuple(n for _, n in pairs), inputs.base)
+        for at, i in enumerate(banded):
+            rules[i] = Band(*cuts[2 * at : 2 * at + 2])
+    return tuple(rules)
+
+
 def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool) -> Program:
     """The rest of a family program, once the rules are decided: rescale, weight, combine."""
     assert inputs.base is not None
@@ -95,9 +151,10 @@ def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool
     total = sum(weights) if normalize and not elect else 1.0
     divisor = total if abs(total) >= _NO_DIVISOR else 1.0
     coefficients = scaled if elect else tuple(value * scale / divisor for value in scaled)
+    votes = factors if elect and inputs.values["election"] == "unweighted" else coefficients
     # What adds nothing is not read; where nothing is added the base's bytes are the result.
-    used = [i for i, value in enumerate(coefficients) if value and rules[i] != KEEP_NONE]
-    if not used:
+    used = [i for i in range(len(rules)) if (coefficients[i] or votes[i]) and rules[i] != KEEP_NONE]
+    if not any(coefficients[i] for i in used):
         return Copy(inputs.base)
     chosen = (
         tuple(inputs.models[i] for i in used),
@@ -105,7 +162,16 @@ def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool
         tuple(coefficients[i] for i in used),
     )
     if elect:
-        return TaskMerge(inputs.base, *chosen, True, tuple(weights[i] for i in used), normalize, scale)
+        consensus, unweighted = str(inputs.values["consensus"]), votes is factors
+        return TaskMerge(
+            inputs.base,
+            *chosen,
+            consensus,
+            tuple(weights[i] for i in used),
+            normalize,
+            scale,
+            tuple(votes[i] for i in used) if unweighted else (),
+        )
     return TaskMerge(inputs.base, *chosen)
 
 
@@ -118,8 +184,9 @@ def _rescale_factors(inputs: Inputs, rules: Sequence[MaskRule]) -> Steps[tuple[f
         for i in dropping:
             factors[i] = 1.0 / densities[i]
     elif how and dropping:
+        norm = "l1" if how is True else str(how)
         sources = tuple(inputs.models[i] for i in dropping)
-        totals = yield MaskedSum(sources, tuple(rules[i] for i in dropping), inputs.base)
+        totals = yield MaskedSum(sources, tuple(rules[i] for i in dropping), inputs.base, norm)
         for i, total in zip(dropping, totals, strict=True):
-            factors[i] = total.total / total.kept if total.kept > 0 else 1.0
+            factors[i] = (total.total / total.kept) ** (1 / _NORMS[norm]) if total.kept > 0 else 1.0
     return tuple(factors)

@@ -18,6 +18,8 @@ METHOD = Method(
     reference="Yu et al. 2023 (arXiv:2311.03099) with the election of Yadav et al. 2023 (arXiv:2306.01708)",
     base=BaseRule.REQUIRED,
     program=_program,
-    parameters=family_parameters(normalize=False, rescale=True, density="probability that an element is kept"),
+    parameters=family_parameters(
+        normalize=False, rescale=True, density="probability that an element is kept", elect=True
+    ),
     minimum=0,
 )

@@ -20,7 +20,7 @@ METHOD = Method(
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=family_parameters(
-        normalize=True, rescale=False, density="share of elements kept, the largest magnitudes first"
+        normalize=True, rescale=False, density="share of elements kept, the largest magnitudes first", elect=True
     ),
     minimum=0,
 )

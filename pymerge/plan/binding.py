@@ -29,7 +29,7 @@ class Binder:
     matched: set[Case] = field(default_factory=set)
     reported: set[tuple[str, str, Location | None]] = field(default_factory=set)
 
-    def bind(self, part: Part, present: Sequence[int]) -> Inputs:
+    def bind(self, part: Part, present: Sequence[int], wide: bool) -> Inputs:
         """Return what the method's program is called with for `part`.
 
         Args:
@@ -61,6 +61,7 @@ class Binder:
             per_model=per_model,
             places=tuple(group.inputs.index(source) for source in models),
             seed=self.seed,
+            wide=wide,
         )
 
     def _find(

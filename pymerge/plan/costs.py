@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Cut, Gram, MaskedTotals, Measure, Select, WeightedSum
+from pymerge.ops import Combine, Copy, Cut, Gram, MaskedTotals, Measure, Overlap, Select, WeightedSum
 from pymerge.plan.values import MergePlan, TensorTask
 
 __all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
@@ -91,6 +91,8 @@ def _answer(request: Measure) -> object:
         return tuple(tuple(1.0 if row == column else 0.5 for column in size) for row in size)
     if isinstance(request, Select):
         return tuple(Cut(bits=0, last=count) for count in request.counts)
+    if isinstance(request, Overlap):
+        return tuple((1, 1) for _ in request.sources)
     return tuple(MaskedTotals(total=1.0, kept=1.0, count=1) for _ in request.sources)
 
 

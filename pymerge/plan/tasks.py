@@ -72,7 +72,7 @@ class TaskMaker:
             dtype=self._stored_type(types),
             sources=sources,
             labels=labels,
-            inputs=self.binder.bind(part, present),
+            inputs=self.binder.bind(part, present, wide),
             compute=_FLOAT64 if wide else _FLOAT32,
         )
 

@@ -14,7 +14,20 @@ from pymerge.backends.protocol import Ops
 from pymerge.backends.reference import ReferenceOps
 from pymerge.dtypes import BY_NAME
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import KEEP_ALL, KEEP_NONE, Band, Bernoulli, Cut, Gram, MaskedSum, Select, TaskMerge, TopK, WeightedSum
+from pymerge.ops import (
+    KEEP_ALL,
+    KEEP_NONE,
+    Band,
+    Bernoulli,
+    Cut,
+    Gram,
+    MaskedSum,
+    Overlap,
+    Select,
+    TaskMerge,
+    TopK,
+    WeightedSum,
+)
 
 REFERENCE = ReferenceOps()
 RULES = (
@@ -38,6 +51,10 @@ RULE_SETS = (
     (Bernoulli(30_000, 1), Bernoulli(1, 2), KEEP_ALL, KEEP_NONE),
     (Bernoulli(65_536, 3), Bernoulli(40_000, 1 << 63), Bernoulli(9, 9), Bernoulli(30_000, 1)),
 )
+#: Magnitudes above a threshold, ties included in what is dropped.
+ABOVE = (TopK(Cut(0x3727C5AC, -1)),) * 4
+#: Consensus and whether the sum is divided.
+MODES = (("none", False), *((how, divide) for how in ("sum", "count", "overlap") for divide in (False, True)))
 SEVERAL_LENGTHS = (cases.LANES - 1, 777, cases.BLOCK + 1, 3 * cases.BLOCK + 5)
 
 
@@ -73,9 +90,19 @@ class TestEveryLevel:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 1, special=special)
             for rules in (RULES, RULE_SETS[-1]):
-                request = MaskedSum((1,) * len(rules), rules, base=0)
-                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
-                assert same_answer(*answers), (length, rules)
+                for norm in ("l1", "l2", "linf"):
+                    request = MaskedSum((1,) * len(rules), rules, 0, norm)
+                    answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                    assert same_answer(*answers), (length, rules, norm)
+
+    def test_overlap(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 3, special=special)
+            for sources, rules in (((1, 2, 3), RULES[-3:]), ((1, 2, 3, 1), RULES[:4]), ((2,), RULES[-1:])):
+                for base in (0, None):
+                    request = Overlap(sources, rules, base)
+                    answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                    assert same_answer(*answers), (length, rules, base)
 
     def test_mask(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.SHORT_LENGTHS:
@@ -100,9 +127,22 @@ class TestEveryLevel:
                 sources = tuple(range(1, models + 1))
                 weights = (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
                 rules = RULES[-models:]
-                for elect, normalize in ((False, False), (True, False), (True, True)):
-                    request = TaskMerge(0, sources, rules, weights, elect, weights, normalize, 0.9)
+                for consensus, normalize in MODES:
+                    request = TaskMerge(0, sources, rules, weights, consensus, weights, normalize, 0.9)
                     combine_both(cpu, request, operands, dtype, length)
+
+    def test_votes_and_numbers_for_one_alone(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in SEVERAL_LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
+            for models, rules in ((1, ABOVE), (2, ABOVE), (3, RULES[-3:]), (5, RULES[-5:]), (4, RULE_SETS[1])):
+                sources = tuple(range(1, models + 1))
+                weights = (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
+                votes = (1.0, 1.0, -2.0, 0.0, 0.5)[:models]
+                alone = (1.5, 1.25, -1.0, 3.0, 0.0)[:models]
+                for consensus in ("sum", "count", "overlap"):
+                    for extra in ((votes, ()), ((), alone), (votes, alone)):
+                        request = TaskMerge(0, sources, rules[:models], weights, consensus, weights, True, 0.9, *extra)
+                        combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
     @pytest.mark.parametrize("rules", RULE_SETS, ids=range(len(RULE_SETS)))
     def test_task_merge_by_rules_of_one_kind(
@@ -113,8 +153,8 @@ class TestEveryLevel:
             for models in (1, 2, 3, 4):
                 sources = tuple(range(1, models + 1))
                 weights = (-0.5, 0.25, 1.0, np.inf)[:models]
-                for elect, normalize in ((False, False), (True, False), (True, True)):
-                    request = TaskMerge(0, sources, rules[:models], weights, elect, weights, normalize, 0.9)
+                for consensus, normalize in MODES:
+                    request = TaskMerge(0, sources, rules[:models], weights, consensus, weights, normalize, 0.9)
                     combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
 
@@ -151,7 +191,7 @@ class TestEveryThreadCount:
             assert one.measure(request, operands, compute) == many.measure(request, operands, compute)
         for combine in (
             WeightedSum((0, 1, 2), (0.2, 0.3, 0.5)),
-            TaskMerge(0, (1, 2), rules, (1.0, 0.5), True, (1.0, 0.5), True, 1.0),
+            TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
         ):
             outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
             one.combine(combine, operands, compute, outs[0])
@@ -172,7 +212,7 @@ def test_any_bit_pattern(data: st.DataObject, dtype: str, length: int) -> None:
     cuts = cpu.measure(select, operands, compute)
     assert cuts == REFERENCE.measure(select, operands, compute)
     rules = (TopK(cuts[0]), TopK(cuts[1]))
-    request = TaskMerge(0, (1, 2), rules, (0.5, 1.5), True, (0.5, 1.5), True, 1.0)
+    request = TaskMerge(0, (1, 2), rules, (0.5, 1.5), "sum", (0.5, 1.5), True, 1.0)
     combine_both(cpu, request, operands, dtype, length)
 
 

@@ -56,7 +56,7 @@ def test_select_keeps_exactly_k_and_breaks_ties_by_index() -> None:
 def test_masked_sum_adds_magnitudes() -> None:
     delta = np.array([1, -2, 3, -4, 5], np.float32)
     rule = ("band", np.float32(4).view(np.uint32).item(), 3, (1 << 64) - 1, -1)
-    assert masked_sum.run([delta], None, [rule], "float32") == ((15.0, 9.0, 2),)
+    assert masked_sum.run([delta], None, [rule], "float32", "l1") == ((15.0, 9.0, 2),)
 
 
 class TestRandomNumbers:
@@ -130,7 +130,7 @@ def test_nan_is_never_lost_in_an_election() -> None:
     base = np.zeros(3, np.float32)
     tuned = [np.array([np.nan, 1, 1], np.float32), np.array([5, -1, -2], np.float32)]
     out = np.empty(3, np.float32)
-    request = TaskMerge(0, (1, 2), (KEEP_ALL, Bernoulli(65_536, 1)), (1.0, 1.0), True, (1.0, 1.0), True, 1.0)
+    request = TaskMerge(0, (1, 2), (KEEP_ALL, Bernoulli(65_536, 1)), (1.0, 1.0), "sum", (1.0, 1.0), True, 1.0)
     ReferenceOps().combine(request, [base, *tuned], BY_NAME["float32"], out)
     assert np.isnan(out[0])
     assert out[1:].tolist() == [1.0, -2.0]

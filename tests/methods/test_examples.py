@@ -59,6 +59,25 @@ EXAMPLES: list[tuple[str, list[list[float]], list[float] | None, dict[str, Any],
         [1.3, 2.9, 3, 5, 1.3, 1.8, 3, 4.4],
     ),
     ("breadcrumbs", [ONE, TWO], BASE, {**HALF, "density": 0.5, "gamma": 0.01}, [1, 2.2, 2.8, 4.5]),
+    ("breadcrumbs_ties", [ONE, TWO], BASE, HALF, [1.25, 2.2, 2.5, 4.6]),
+    (
+        "breadcrumbs_ties",
+        [LONG_ONE, LONG_TWO],
+        LONG_BASE,
+        {**FULL, "density": 0.5, "gamma": 0.125},
+        [1.5, 2.9, 3, 5, 1.3, 1.8, 3, 4.4],
+    ),
+    ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3, 3, 4]),
+    ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"epsilon": 1}, [3, 2, 3, 4]),
+    ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3.02, 3, 4]),
+    ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"r": 1, "alpha": 1}, [2.5, 4, 3, 4]),
+    ("ties", [[3], [-1], [-1]], [0], FULL, [3]),
+    ("ties", [[3], [-1], [-1]], [0], {**FULL, "consensus": "count"}, [-1]),
+    ("ties", [[1], [-2]], [0], {"weight": [3, 1]}, [1]),
+    ("ties", [[1], [-2]], [0], {"weight": [3, 1], "election": "unweighted"}, [-2]),
+    # Who has no weight votes where votes have none.
+    ("ties", [[-3], [1]], [0], {"weight": [0, 1]}, [1]),
+    ("ties", [[-3], [1]], [0], {"weight": [0, 1], "election": "unweighted"}, [0]),
     ("model_stock", [ONE, TWO], BASE, {}, [0.7733779, 1.6978369, 3.3021631, 3.0935116]),
     ("model_stock", [[1, 0], [0, 1]], [0, 0], {}, [0, 0]),
 ]
@@ -101,6 +120,18 @@ class TestRescale:
     @pytest.mark.parametrize("spelling", [True, "l1"])
     def test_l1_keeps_the_norm(self, spelling: Any) -> None:
         np.testing.assert_allclose(self.merge(spelling), [0, 0, 0, -20 / 3, 25 / 3], rtol=1e-6)
+
+    def test_l2_and_linf_keep_theirs(self) -> None:
+        np.testing.assert_allclose(self.merge("l2"), np.array([0, 0, 0, -4, 5]) * np.sqrt(55 / 41), rtol=1e-6)
+        assert self.merge("linf") == [0, 0, 0, -4, 5]
+
+    @pytest.mark.parametrize(("rescale", "order"), [("l1", 1), ("l2", 2), ("linf", np.inf)])
+    def test_a_random_mask_keeps_the_norm(self, rescale: str, order: float) -> None:
+        tuned = np.random.default_rng(1).standard_normal(5000).astype(np.float32)
+        parameters = {"weight": 1, "density": 0.3, "rescale": rescale}
+        merged = pymerge.merge_tensors("dare_linear", [tuned], base=np.zeros_like(tuned), parameters=parameters)
+        assert 0.6 < np.mean(merged == 0) < 0.8
+        np.testing.assert_allclose(np.linalg.norm(merged, order), np.linalg.norm(tuned, order), rtol=1e-5)
 
     def test_inverse_divides_by_the_density(self) -> None:
         np.testing.assert_allclose(self.merge("inverse"), [0, 0, 0, -8, 10], rtol=1e-6)

@@ -1,0 +1,72 @@
+// overlap on the CPU. Reads every input once.
+#include "common/rules.h"
+#include "overlap/overlap.h"
+
+namespace pymerge {
+namespace {
+
+// base, delta, keep, together, then one array of words a source; each kBlock long.
+template <typename Real>
+struct Workspace {
+  explicit Workspace(void* scratch)
+      : base(static_cast<Real*>(scratch)),
+        delta(base + kBlock),
+        together(reinterpret_cast<Bits<Real>*>(base + 2 * kBlock)),
+        changes(together + kBlock) {}
+
+  Real* base;
+  Real* delta;
+  Bits<Real>* together;
+  Bits<Real>* changes;
+};
+
+template <typename Real>
+void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Range range,
+            OverlapCounts* counts, void* scratch) {
+  const Workspace<Real> space(scratch);
+  const Real* origin = base == nullptr ? nullptr : space.base;
+  for_each_chunk(range, [&](std::int64_t begin, int count) {
+    Bits<Real>* __restrict together = space.together;
+    if (base != nullptr) decode(*base, begin, count, space.base);
+    for (int i = 0; i < n; ++i) {
+      const Real* __restrict delta = space.delta;
+      Bits<Real>* __restrict changes = space.changes + i * kBlock;
+      decode_delta(tensors[i], origin, begin, count, space.delta);
+      rule_mask(rules[i], begin, count, delta, changes);
+      for (int e = 0; e < count; ++e) {
+        changes[e] &= delta[e] == 0 ? Bits<Real>{0} : Bits<Real>{1};
+        together[e] = (i == 0 ? Bits<Real>{0} : together[e]) + changes[e];
+      }
+    }
+    for (int i = 0; i < n; ++i) {
+      const Bits<Real>* __restrict changes = space.changes + i * kBlock;
+      Bits<Real> all = 0;
+      Bits<Real> alone = 0;
+      for (int e = 0; e < count; ++e) {
+        all += changes[e];
+        alone += together[e] == 1 ? changes[e] : Bits<Real>{0};
+      }
+      counts[i].alone += static_cast<std::int64_t>(alone);
+      counts[i].shared += static_cast<std::int64_t>(all - alone);
+    }
+  });
+}
+
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, Compute compute,
+         Range range, OverlapCounts* counts, void* scratch) {
+  if (compute == Compute::kFloat64) {
+    add_as<double>(tensors, rules, n, base, range, counts, scratch);
+  } else {
+    add_as<float>(tensors, rules, n, base, range, counts, scratch);
+  }
+}
+
+std::size_t scratch_bytes(int n) {
+  return static_cast<std::size_t>(n + 3) * kBlock * sizeof(double);
+}
+
+}  // namespace
+
+PYMERGE_EXPORT(OverlapKernel, overlap) = {add, scratch_bytes};
+
+}  // namespace pymerge
