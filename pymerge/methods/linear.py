@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pymerge.errors import RecipeError
-from pymerge.methods._weighted import weighted_sum
+from pymerge.methods._weighted import normalized, weighted_sum
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
 from pymerge.ops import Program
 
 
 def _program(inputs: Inputs) -> Program:
     weights = inputs.numbers("weight")
-    total = sum(weights)
     if inputs.flag("normalize"):
-        if total == 0:
-            raise RecipeError(
-                f"linear: the weights of {inputs.name} sum to 0, so they cannot be normalized; "
-                "change a weight or set normalize: false"
-            )
-        weights = tuple(weight / total for weight in weights)
+        weights = normalized(weights, "linear", inputs.name, "normalize")
     return weighted_sum(inputs.models, weights)
     yield  # a program is a generator; this one measures nothing
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from pymerge.errors import RecipeError
-from pymerge.methods._weighted import weighted_sum
+from pymerge.methods._weighted import span_sum
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
 from pymerge.ops import Copy, Gram, Program
 
@@ -38,7 +38,7 @@ def _program(inputs: Inputs) -> Program:
     gram = yield Gram(inputs.models, inputs.base)
     t = interpolation_ratio(gram)
     size = len(inputs.models)
-    return weighted_sum((inputs.base, *inputs.models), (1.0 - t, *(t / size for _ in inputs.models)))
+    return span_sum(inputs.base, inputs.models, (t / size,) * size)
 
 
 METHOD = Method(

@@ -24,6 +24,9 @@ Tensors = Mapping[str, np.ndarray]
 METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "linear": (3, False, {}, {"weight": 0.7}),
     "slerp": (1, True, {"t": 0.3}, {}),
+    "nuslerp": (2, True, {}, {"weight": 0.7}),
+    "multislerp": (3, True, {}, {"weight": 0.7}),
+    "karcher": (3, False, {}, {}),
     "task_arithmetic": (2, True, {"lambda": 0.9}, {"weight": 0.6}),
     "ties": (2, True, {}, {"weight": 0.6, "density": 0.5}),
     "dare_linear": (2, True, {}, {"weight": 0.6, "density": 0.4}),

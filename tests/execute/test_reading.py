@@ -37,7 +37,18 @@ def bytes_read() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("rchar"))
 
 
-@pytest.mark.parametrize(("method", "models", "passes"), [("linear", 3, 1), ("slerp", 2, 2), ("ties", 3, 2)])
+@pytest.mark.parametrize(
+    ("method", "models", "passes"),
+    [
+        ("linear", 3, 1),
+        ("slerp", 2, 2),
+        ("nuslerp", 3, 2),
+        ("multislerp", 4, 2),
+        ("karcher", 3, 2),
+        ("model_stock", 3, 2),
+        ("ties", 3, 2),
+    ],
+)
 def test_a_pass_reads_every_byte_once(place: Path, method: str, models: int, passes: int) -> None:
     random = np.random.default_rng(0)
     tensors = [{"w": (random.standard_normal(COUNT) * 0.02).astype(ml_dtypes.bfloat16)} for _ in range(4)]

@@ -31,6 +31,11 @@ CASES: dict[str, tuple[dict[str, Any], int, int]] = {
     "ties": ({**BASED, "merge_method": "ties", "parameters": {"weight": 1, "density": 0.5}}, 6, 2),
     "ties at full density": ({**BASED, "merge_method": "ties", "parameters": {"weight": 1}}, 3, 1),
     "dare": ({**BASED, "merge_method": "dare_ties", "parameters": {"weight": 1, "density": 0.5}}, 6, 2),
+    "nuslerp": ({**BASED, "merge_method": "nuslerp", "parameters": {"weight": 1}}, 6, 2),
+    "nuslerp without base": (
+        {"merge_method": "nuslerp", "models": BASED["models"], "parameters": {"weight": 1}}, 4, 2),
+    "multislerp": ({**BASED, "merge_method": "multislerp", "parameters": {"weight": 1}}, 6, 2),
+    "karcher": ({**BASED, "merge_method": "karcher", "parameters": {"max_iter": 1000, "tol": 1e-9}}, 6, 2),
     "model stock": ({**BASED, "merge_method": "model_stock"}, 6, 2),
 }  # fmt: skip
 

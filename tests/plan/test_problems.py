@@ -99,7 +99,7 @@ TOLERABLE: dict[str, tuple[str, str, str]] = {
     "unread parameter": (TIES % "weight: 1, densty: 0.5",
                          "<recipe>:4:46: ties does not read densty", 'did you mean "density"?'),
     "parameter of another method": (TIES % "weight: 1" + "parameters: {nuslerp_flatten: true}\n",
-                                    "<recipe>:5:27: ties does not read nuslerp_flatten",
+                                    "<recipe>:5:31: ties does not read nuslerp_flatten",
                                     "known parameters of ties: consensus"),
     "global parameter at a model": (TIES % "weight: 1, lambda: 0.5",
         '<recipe>:4:46: ties: lambda is one value for all models, and is not read for model "a"',

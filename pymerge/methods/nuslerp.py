@@ -1,0 +1,62 @@
+"""Spherical interpolation between two models by their weights, or between their task vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pymerge.errors import RecipeError
+from pymerge.methods._weighted import cosine, norms_of, span_sum
+from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
+from pymerge.ops import Copy, Gram, Program
+
+#: Weights that sum to less than this count as equal; a shorter vector is not scaled to unit length.
+_NO_SUM, _SHORTEST = 1e-6, 1e-7
+#: Below this squared sine the arc is taken for straight. Between vectors of one direction that moves a
+#: coefficient by less than float32 resolves; between opposite ones the arc is undefined, and its
+#: coefficients would grow until their rounding is what is left.
+_STRAIGHT = 1e-8
+
+
+def arc_coefficients(gram: Sequence[Sequence[float]], t: float) -> tuple[float, float]:
+    """Coefficients (a, b) of the arc a V_0 + b V_1 at t, from the 2 x 2 Gram matrix; lengths are kept."""
+    first, second = (max(norm, _SHORTEST) for norm in norms_of(gram))
+    c = cosine(gram[0][1], first * second)
+    if 1.0 - c * c <= _STRAIGHT:
+        return 1.0 - t, t
+    angle = math.acos(c)
+    return math.sin((1.0 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def _program(inputs: Inputs) -> Program:
+    if not inputs.flag("nuslerp_flatten"):
+        raise RecipeError("nuslerp: nuslerp_flatten: false is not supported yet; leave it out for one angle per tensor")
+    if len(inputs.models) < 2:
+        present = (*inputs.models, *(() if inputs.base is None else (inputs.base,)))
+        return Copy(present[0])
+    first, second = inputs.numbers("weight")
+    t = second / (first + second) if abs(first + second) >= _NO_SUM else 0.5
+    if t in (0.0, 1.0):
+        return Copy(inputs.models[int(t)])
+    gram = yield Gram(inputs.models, inputs.base)
+    return span_sum(inputs.base, inputs.models, arc_coefficients(gram, t))
+
+
+METHOD = Method(
+    name="nuslerp",
+    title="Spherical interpolation by weights",
+    formula="Y = B + (sin((1-t)a) D_1 + sin(ta) D_2) / sin(a), t = w_2 / (w_1 + w_2), a = angle(D_1, D_2); "
+    "without a base D_i = X_i and B = 0",
+    reference="Shoemake 1985, Animating rotation with quaternion curves; here on task vectors",
+    base=BaseRule.OPTIONAL,
+    program=_program,
+    parameters=(
+        Parameter("weight", float, "share of this model", per_model=True),
+        Parameter("nuslerp_flatten", bool, "one angle per tensor; false: one per row or column", default=True),
+        Parameter(
+            "nuslerp_row_wise", bool, "without flatten: vectors along the first dim, not the last", default=False
+        ),
+    ),
+    minimum=2,
+    maximum=2,
+)
