@@ -11,10 +11,23 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
+from pymerge.kernels.near_swap import spec as near_swap
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.task_merge import spec as task_merge
 from pymerge.kernels.weighted_sum import spec as weighted_sum
-from pymerge.ops import Combine, Copy, Cut, Gram, MaskedSum, MaskedTotals, MaskRule, Measure, Select, WeightedSum
+from pymerge.ops import (
+    Combine,
+    Copy,
+    Cut,
+    Gram,
+    MaskedSum,
+    MaskedTotals,
+    MaskRule,
+    Measure,
+    NearSwap,
+    Select,
+    WeightedSum,
+)
 
 __all__ = ["ReferenceOps"]
 
@@ -50,9 +63,13 @@ class ReferenceOps:
         if isinstance(request, WeightedSum):
             out[:] = weighted_sum.run(tensors, request.coefficients, compute.name, name)
             return
+        base = operands[request.base]
+        if isinstance(request, NearSwap):
+            out[:] = near_swap.run(tensors, base, request.t, compute.name, name)
+            return
         out[:] = task_merge.run(
             tensors,
-            operands[request.base],
+            base,
             *flatten_task_merge(request),
             compute.name,
             name,

@@ -14,7 +14,20 @@ from pymerge.backends.protocol import Ops
 from pymerge.backends.reference import ReferenceOps
 from pymerge.dtypes import BY_NAME
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import KEEP_ALL, KEEP_NONE, Band, Bernoulli, Cut, Gram, MaskedSum, Select, TaskMerge, TopK, WeightedSum
+from pymerge.ops import (
+    KEEP_ALL,
+    KEEP_NONE,
+    Band,
+    Bernoulli,
+    Cut,
+    Gram,
+    MaskedSum,
+    NearSwap,
+    Select,
+    TaskMerge,
+    TopK,
+    WeightedSum,
+)
 
 REFERENCE = ReferenceOps()
 RULES = (
@@ -104,6 +117,12 @@ class TestEveryLevel:
                     request = TaskMerge(0, sources, rules, weights, elect, weights, normalize, 0.9)
                     combine_both(cpu, request, operands, dtype, length)
 
+    def test_near_swap(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 1, special=special)]
+            for t in (0.01, 1e-7, 0.0, 1e300):
+                combine_both(cpu, NearSwap(0, (1,), t), operands, dtype, length)
+
     @pytest.mark.parametrize("rules", RULE_SETS, ids=range(len(RULE_SETS)))
     def test_task_merge_by_rules_of_one_kind(
         self, cpu: CpuOps, dtype: str, special: bool, rules: tuple[object, ...]
@@ -152,6 +171,7 @@ class TestEveryThreadCount:
         for combine in (
             WeightedSum((0, 1, 2), (0.2, 0.3, 0.5)),
             TaskMerge(0, (1, 2), rules, (1.0, 0.5), True, (1.0, 0.5), True, 1.0),
+            NearSwap(0, (1,), 0.01),
         ):
             outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
             one.combine(combine, operands, compute, outs[0])
