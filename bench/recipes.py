@@ -54,6 +54,7 @@ METHODS = {
     "dare_linear": Merge("dare_linear", 0.95, tuned=2, base=True, each=_SPARSE),
     "dare_ties": Merge("dare_ties", 0.95, tuned=2, base=True, each=_SPARSE),
     "breadcrumbs": Merge("breadcrumbs", 2.0, tuned=2, base=True, each=_SPARSE),
+    "nearswap": Merge("nearswap", 2.0, base=True, once={"t": 0.001}),
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),
     "ties-count": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"consensus": "count"}),
     "ram": Merge("ram", 2.0, tuned=2, base=True),

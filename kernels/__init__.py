@@ -5,4 +5,4 @@
 
 from __future__ import annotations
 
-SPECS = ("gram", "mask", "masked_sum", "overlap", "select", "task_merge", "weighted_sum")
+SPECS = ("gram", "mask", "masked_sum", "near_swap", "overlap", "select", "task_merge", "weighted_sum")

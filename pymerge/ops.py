@@ -27,6 +27,7 @@ __all__ = [
     "MaskedSum",
     "MaskedTotals",
     "Measure",
+    "NearSwap",
     "Overlap",
     "Program",
     "Select",
@@ -204,7 +205,16 @@ class TaskMerge:
     alone: tuple[float, ...] = ()
 
 
-Combine: TypeAlias = Copy | WeightedSum | TaskMerge
+@dataclass(frozen=True, slots=True)
+class NearSwap:
+    """Y = q X + (1 - q) B, q = min(t / max(|X - B|, 1e-6), 1); X is the one entry of `sources`."""
+
+    base: int
+    sources: tuple[int, ...]
+    t: float
+
+
+Combine: TypeAlias = Copy | WeightedSum | TaskMerge | NearSwap
 
 _T = TypeVar("_T")
 #: A part of a program: yields measures, is sent each one's answer (whose type the request states).

@@ -33,6 +33,7 @@ from pymerge.ops import (
     MaskedSum,
     MaskRule,
     Measure,
+    NearSwap,
     Overlap,
     Select,
     TaskMerge,
@@ -115,6 +116,7 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
         ("bfloat16", "float16", "float32", "float64"),
     ),
     "weighted_sum/4": (lambda dtype, n: WeightedSum((0, 1, 2, 3), (0.25,) * 4), ("bfloat16",)),
+    "near_swap/1": (lambda dtype, n: NearSwap(0, (1,), 1e-3), ("bfloat16", "float16", "float32", "float64")),
     "task_merge/arithmetic-2": (
         lambda dtype, n: _task_merge(_all(dtype, n)[:2], False),
         ("bfloat16", "float16", "float32"),
@@ -140,7 +142,7 @@ MASKS: dict[str, Callable[[str, int], tuple[MaskRule, ...]]] = {"random": _drop,
 def _run_kernel(request: Request, dtype: str, count: int) -> Run:
     ops, operands = CpuOps(), _operands(dtype, count)
     compute = BY_NAME["float64" if dtype == "float64" else "float32"]
-    if isinstance(request, (WeightedSum, TaskMerge)):
+    if isinstance(request, (WeightedSum, TaskMerge, NearSwap)):
         out = np.empty(count, NUMPY_DTYPES[dtype])
         return lambda: ops.combine(request, operands, compute, out)
     assert isinstance(request, (Gram, Select, MaskedSum, Overlap))

@@ -13,7 +13,7 @@ from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_mer
 from pymerge.dtypes import DType
 from pymerge.errors import DTypeError
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import Combine, Copy, Gram, MaskedSum, MaskRule, Measure, Overlap, Select, WeightedSum
+from pymerge.ops import Combine, Copy, Gram, MaskedSum, MaskRule, Measure, NearSwap, Overlap, Select, WeightedSum
 
 __all__ = ["CpuOps"]
 
@@ -81,6 +81,9 @@ class CpuOps:
             return
         base = self._base(operands, request.base)
         assert base is not None
+        if isinstance(request, NearSwap):
+            _core.near_swap(tensors, base, compute.name, code, request.t, buffer, self._threads)
+            return
         _core.task_merge(
             tensors,
             base,

@@ -11,6 +11,7 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
+from pymerge.kernels.near_swap import spec as near_swap
 from pymerge.kernels.overlap import spec as overlap
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.task_merge import spec as task_merge
@@ -24,6 +25,7 @@ from pymerge.ops import (
     MaskedTotals,
     MaskRule,
     Measure,
+    NearSwap,
     Overlap,
     Select,
     WeightedSum,
@@ -66,9 +68,13 @@ class ReferenceOps:
         if isinstance(request, WeightedSum):
             out[:] = weighted_sum.run(tensors, request.coefficients, compute.name, name)
             return
+        base = operands[request.base]
+        if isinstance(request, NearSwap):
+            out[:] = near_swap.run(tensors, base, request.t, compute.name, name)
+            return
         out[:] = task_merge.run(
             tensors,
-            operands[request.base],
+            base,
             *flatten_task_merge(request),
             compute.name,
             name,

@@ -268,6 +268,12 @@ void bind_engine(py::module_& module) {
                                  consensus, std::move(weights), normalize, scale, std::move(votes),
                                  std::move(alone)));
            })
+      .def("fill_near_swap",
+           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
+              const std::string& compute, const std::string& out_dtype, double t) {
+             self.fill_combine(shard, segment,
+                               make_near_swap(tensors, base, compute, out_dtype, t));
+           })
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))
       .def("take_nonfinite", &Engine::take_nonfinite)

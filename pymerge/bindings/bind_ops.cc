@@ -110,6 +110,15 @@ void bind_ops(py::module_& module) {
       arg("coefficients"), arg("consensus"), arg("weights"), arg("normalize"), arg("scale"),
       arg("votes"), arg("alone"), arg("out"), arg("threads"),
       "Returns how many stored values are not finite.");
+  module.def(
+      "near_swap",
+      [](const Tensors& tensors, const Tensor& base, const std::string& compute,
+         const std::string& out_dtype, double t, const py::buffer& out, int threads) {
+        const auto combine = make_near_swap(tensors, base, compute, out_dtype, t);
+        return run_combine(combine, out, base.view.count, threads);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("t"), arg("out"),
+      arg("threads"), "Returns how many stored values are not finite.");
   module.def("mask", &fill_mask, arg("delta"), arg("rule"), arg("compute"), arg("out"));
 }
 

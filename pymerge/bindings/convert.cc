@@ -126,6 +126,13 @@ std::shared_ptr<Combine> make_task_merge(
                        std::move(weights), normalize, scale, std::move(votes), std::move(alone)});
 }
 
+std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,
+                                        const Tensor& base, const std::string& compute,
+                                        const std::string& out_dtype, double t) {
+  return std::make_shared<NearSwapCombine>(to_inputs(tensors, &base), to_compute(compute),
+                                           to_dtype(out_dtype), t);
+}
+
 py::object gram_answer(const GramMeasure& job) {
   py::list rows;
   const std::vector<double>& partials = job.partials();

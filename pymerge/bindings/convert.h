@@ -14,6 +14,7 @@
 #include "gram/job.h"
 #include "io/tensor_view.h"
 #include "masked_sum/job.h"
+#include "near_swap/job.h"
 #include "overlap/job.h"
 #include "select/job.h"
 #include "task_merge/job.h"
@@ -58,6 +59,9 @@ std::shared_ptr<Combine> make_task_merge(
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
     std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
     bool normalize, double scale, std::vector<double> votes, std::vector<double> alone);
+std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,
+                                        const Tensor& base, const std::string& compute,
+                                        const std::string& out_dtype, double t);
 
 // Answers, before the exact addition of tile partials that all backends share: a list of rows.
 py::object gram_answer(const GramMeasure& job);

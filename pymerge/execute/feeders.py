@@ -9,7 +9,7 @@ from pymerge import _core
 from pymerge.backends import answers
 from pymerge.backends.rules import flatten_rules, flatten_task_merge
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, Overlap, Select, WeightedSum
+from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, NearSwap, Overlap, Select, WeightedSum
 from pymerge.plan.values import TensorTask
 
 __all__ = ["Feeder", "StreamFeeder"]
@@ -95,11 +95,15 @@ class StreamFeeder:
         if isinstance(request, WeightedSum):
             self._engine.fill_weighted_sum(shard, segment, tensors, compute, code, list(request.coefficients))
             return
+        base = self.tensor(task.sources[request.base])
+        if isinstance(request, NearSwap):
+            self._engine.fill_near_swap(shard, segment, tensors, base, compute, code, request.t)
+            return
         self._engine.fill_task_merge(
             shard,
             segment,
             tensors,
-            self.tensor(task.sources[request.base]),
+            base,
             compute,
             code,
             *flatten_task_merge(request),

@@ -22,6 +22,7 @@ from pymerge.ops import (
     Cut,
     Gram,
     MaskedSum,
+    NearSwap,
     Overlap,
     Select,
     TaskMerge,
@@ -144,6 +145,12 @@ class TestEveryLevel:
                         request = TaskMerge(0, sources, rules[:models], weights, consensus, weights, True, 0.9, *extra)
                         combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
+    def test_near_swap(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 1, special=special)]
+            for t in (0.01, 1e-7, 0.0, 1e300):
+                combine_both(cpu, NearSwap(0, (1,), t), operands, dtype, length)
+
     @pytest.mark.parametrize("rules", RULE_SETS, ids=range(len(RULE_SETS)))
     def test_task_merge_by_rules_of_one_kind(
         self, cpu: CpuOps, dtype: str, special: bool, rules: tuple[object, ...]
@@ -192,6 +199,8 @@ class TestEveryThreadCount:
         for combine in (
             WeightedSum((0, 1, 2), (0.2, 0.3, 0.5)),
             TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
+            TaskMerge(0, (1, 2), rules, (1.0, 0.5), True, (1.0, 0.5), True, 1.0),
+            NearSwap(0, (1,), 0.01),
         ):
             outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
             one.combine(combine, operands, compute, outs[0])

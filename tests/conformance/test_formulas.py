@@ -14,6 +14,7 @@ from pymerge.kernels.common.random import draws, philox4x32
 from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
+from pymerge.kernels.near_swap import spec as near_swap
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.weighted_sum import spec as weighted_sum
 from pymerge.ops import KEEP_ALL, Bernoulli
@@ -134,3 +135,19 @@ def test_nan_is_never_lost_in_an_election() -> None:
     ReferenceOps().combine(request, [base, *tuned], BY_NAME["float32"], out)
     assert np.isnan(out[0])
     assert out[1:].tolist() == [1.0, -2.0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_near_swap_is_within_its_bound(dtype: str) -> None:
+    base, tuned = cases.make(dtype, 20_000, 1)
+    for t in (0.004, 1e-7):
+        got = decode(near_swap.run([tuned], base, t, "float32", "float32"), "float64")
+        error = np.abs(got - near_swap.ideal(tuned, base, t))
+        assert (error <= near_swap.bound(tuned, base, t)).all()
+
+
+def test_near_swap_loses_nothing_that_is_not_finite() -> None:
+    finite, wild = np.ones(3, np.float32), np.array([np.inf, -np.inf, np.nan], np.float32)
+    for t in (0.5, 1e30):
+        for tuned, base in ((wild, finite), (finite, wild), (wild, wild)):
+            assert not np.isfinite(near_swap.run([tuned], base, t, "float32", "float32")).any()

@@ -97,6 +97,9 @@ EXAMPLES: list[tuple[str, list[list[float]], list[float] | None, dict[str, Any],
     # Who has no weight votes where votes have none.
     ("ties", [[-3], [1]], [0], {"weight": [0, 1]}, [1]),
     ("ties", [[-3], [1]], [0], {"weight": [0, 1], "election": "unweighted"}, [0]),
+    ("nearswap", [TWO], BASE, {"t": 0.3}, [0.8, 2.3, 3.3, 4.2]),
+    ("nearswap", [TWO], BASE, {"t": 0}, BASE),
+    ("nearswap", [[1e-7, 2]], [0, 1], {"t": 5e-7}, [5e-8, 1 + 5e-7]),
     ("model_stock", [ONE, TWO], BASE, {}, [0.7733779, 1.6978369, 3.3021631, 3.0935116]),
     ("model_stock", [[1, 0], [0, 1]], [0, 0], {}, [0, 0]),
 ]

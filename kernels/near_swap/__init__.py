@@ -1,0 +1,1 @@
+"""The near_swap kernel; its contract is spec.py."""
