@@ -9,7 +9,7 @@ from pymerge.config.nodes import Leaf, Node, Row, Table
 from pymerge.config.references import read_reference
 from pymerge.config.settings import read_settings
 from pymerge.config.suggestions import suggest_name
-from pymerge.config.values import Input, MergeConfig, ModelRef, Setting, Slice
+from pymerge.config.values import Filter, Input, MergeConfig, ModelRef, Setting, Slice
 from pymerge.dtypes import BY_NAME, DType
 from pymerge.errors import Location, Problem
 
@@ -18,6 +18,7 @@ __all__ = ["read_document"]
 _KEYS = {
     "a recipe": (
         "merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "name",
+        "include", "exclude",
     ),
     "a model": ("model", "parameters"),
     "a slice": ("sources", "base_model", "parameters"),
@@ -75,6 +76,8 @@ def read_document(root: Node, text: str, name: str, problems: list[Problem]) -> 
         text=text,
         name=name,
         method_where=method.node.where if method else None,
+        include=_read_filters(root, "include", problems),
+        exclude=_read_filters(root, "exclude", problems),
     )
 
 
@@ -144,6 +147,20 @@ def _read_dtype(root: Table, key: str, problems: list[Problem]) -> DType | None:
                                 f"one of {', '.join(names)}"))  # fmt: skip
         return None
     return dtype
+
+
+def _read_filters(root: Table, key: str, problems: list[Problem]) -> tuple[Filter, ...]:
+    """A list of parts of tensor names, or one of them."""
+    if not _has(root, key):
+        return ()
+    node = root.entries[key].node
+    filters = []
+    for item in node.items if isinstance(node, Row) else (node,):
+        if isinstance(item, Leaf) and item.text.strip():
+            filters.append(Filter(item.text.strip(), item.where))
+        else:
+            problems.append(Problem(f"{key} lists parts of tensor names", item.where, f"{key}: [self_attn, mlp]"))
+    return tuple(filters)
 
 
 def _read_slice(node: Node, problems: list[Problem]) -> Slice | None:

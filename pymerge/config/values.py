@@ -9,7 +9,7 @@ from typing import TypeAlias
 from pymerge.dtypes import DType
 from pymerge.errors import Location, Problem
 
-__all__ = ["Case", "Cases", "Gradient", "Input", "MergeConfig", "ModelRef", "Scalar", "Setting", "Slice"]
+__all__ = ["Case", "Cases", "Filter", "Gradient", "Input", "MergeConfig", "ModelRef", "Scalar", "Setting", "Slice"]
 
 Scalar: TypeAlias = float | int | bool | str
 
@@ -89,6 +89,14 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Filter:
+    """A part of tensor names, as `include` and `exclude` list them."""
+
+    text: str
+    where: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class MergeConfig:
     """A whole recipe. Exactly one of `models` and `slices` is not empty.
 
@@ -96,6 +104,7 @@ class MergeConfig:
         text: the YAML, verbatim.
         name: file name for messages.
         dtype, out_dtype: as the recipe gives them; the stored type is out_dtype or dtype.
+        include, exclude: which tensors are merged; the others stay as the base has them.
         warnings: tolerated problems found while reading.
     """
 
@@ -109,4 +118,6 @@ class MergeConfig:
     text: str = ""
     name: str = "<recipe>"
     method_where: Location | None = None
+    include: tuple[Filter, ...] = ()
+    exclude: tuple[Filter, ...] = ()
     warnings: tuple[Problem, ...] = ()

@@ -16,6 +16,7 @@ from pymerge.plan.costs import trace_task
 from pymerge.plan.findings import Findings
 from pymerge.plan.output_config import make_config
 from pymerge.plan.parameters import check_settings
+from pymerge.plan.scope import Scope
 from pymerge.plan.sources import Group, Model, group_sources, list_references, open_models
 from pymerge.plan.tasks import TaskMaker
 from pymerge.plan.values import MergePlan, TensorTask
@@ -93,9 +94,11 @@ def _make_tasks(
 ) -> tuple[TensorTask, ...]:
     vocabulary = frozenset(name for name in (donor.architecture.embedding, donor.architecture.head) if name)
     binder = Binder(config, method, groups, seed, findings)
-    maker = TaskMaker(config, method, groups, binder, findings, vocabulary)
+    scope = Scope(config, findings)
+    maker = TaskMaker(config, method, groups, binder, findings, vocabulary, scope)
     tasks = [task for part in sorted(parts, key=lambda part: part.name) if (task := maker.make(part))]
     maker.report()
+    scope.report([part.name for part in parts])
     check_filters(binder, parts)
     return tuple(tasks)
 

@@ -14,6 +14,7 @@ from pymerge.methods.base import BaseRule, Method
 from pymerge.plan.assembly import Part
 from pymerge.plan.binding import Binder
 from pymerge.plan.findings import Findings
+from pymerge.plan.scope import Scope
 from pymerge.plan.sources import Group
 from pymerge.plan.values import TensorTask
 
@@ -29,6 +30,7 @@ class TaskMaker:
     """Makes tasks one by one; what many tensors have in common is reported once, at the end.
 
     Attributes:
+        scope: which tensors are merged at all.
         vocabulary: names whose first dimension is the vocabulary (embedding, head).
     """
 
@@ -38,6 +40,7 @@ class TaskMaker:
     binder: Binder
     findings: Findings
     vocabulary: frozenset[str]
+    scope: Scope
     lacking: dict[str, list[str]] = field(default_factory=dict)
     misshapen: list[tuple[str, str]] = field(default_factory=list)
 
@@ -53,6 +56,8 @@ class TaskMaker:
         if is_buffer(part.name, sources[0].shape) and (sources[0].dtype.mergeable or not same):
             chosen = present.index(group.base) if group.base in present else 0
             return self._copy(part, sources[chosen : chosen + 1], labels[chosen : chosen + 1])
+        if not self.scope.merges(part.name):
+            return self._keep(part, group)
         for place, stored in enumerate(part.inputs):
             if stored is None and not is_buffer(part.name, sources[0].shape):
                 self.lacking.setdefault(str(group.sources[place].model), []).append(part.name)
@@ -123,6 +128,15 @@ class TaskMaker:
         dtype = self._stored_type((first.dtype,)) if convert else first.dtype
         compute = _FLOAT64 if first.dtype == _FLOAT64 else _FLOAT32
         return TensorTask(part.name, first.shape, dtype, sources, labels, None, compute, must_agree)
+
+    def _keep(self, part: Part, group: Group) -> TensorTask | None:
+        """Copy the base's tensor, whatever the others have."""
+        place = self.scope.find_base(group)
+        stored = None if place is None else part.inputs[place]
+        if place is None or stored is None:
+            self.scope.lacking.append(part.name)
+            return None
+        return self._copy(part, (stored,), (str(group.sources[place].model),))
 
     def _copy_unmergeable(
         self, part: Part, sources: tuple[StoredTensor, ...], labels: tuple[str, ...]
