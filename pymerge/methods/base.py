@@ -77,6 +77,7 @@ class Inputs:
         places: the recipe's place of each entry of `models` (0-based), which keys its random
             stream; differs from the position if a model lacks an optional tensor.
         seed: the recipe's random seed.
+        shape: the tensor's.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Inputs:
     per_model: Mapping[str, tuple[Value | None, ...]] = field(default_factory=dict)
     places: tuple[int, ...] = ()
     seed: int = 0
+    shape: tuple[int, ...] = ()
 
     def number(self, name: str) -> float:
         """A global float or int parameter."""

@@ -61,6 +61,7 @@ class Binder:
             per_model=per_model,
             places=tuple(group.inputs.index(source) for source in models),
             seed=self.seed,
+            shape=stored.shape if stored else (),
         )
 
     def _find(

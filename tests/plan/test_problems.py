@@ -82,8 +82,12 @@ FATAL: dict[str, tuple[str, str, str]] = {
     "hub id": ("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: org/absent}]\n",
                '<recipe>:3:18: model "org/absent" is not a folder here',
                "hf download org/absent --local-dir org/absent"),
-    "filter wise": ("merge_method: model_stock\nbase_model: base\nmodels: [{model: a}, {model: b}]\n"
-                    "parameters: {filter_wise: true}\n", "model_stock: filter_wise: true is not supported yet", ""),
+    "base among the two": (
+        "merge_method: nuslerp\nbase_model: a\nparameters: {weight: 1}\nmodels: [{model: a}, {model: b}]\n",
+        "<recipe>:4:10: nuslerp takes exactly 2 models besides the base; here are 1", "pymerge methods"),
+    "weights without a sum": (
+        "merge_method: multislerp\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\n",
+        "multislerp: the weights of", "normalize_weights: false"),
 }  # fmt: skip
 
 
