@@ -85,9 +85,6 @@ FATAL: dict[str, tuple[str, str, str]] = {
     "base among the two": (
         "merge_method: nuslerp\nbase_model: a\nparameters: {weight: 1}\nmodels: [{model: a}, {model: b}]\n",
         "<recipe>:4:10: nuslerp takes exactly 2 models besides the base; here are 1", "pymerge methods"),
-    "weights without a sum": (
-        "merge_method: multislerp\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\n",
-        "multislerp: the weights of", "normalize_weights: false"),
 }  # fmt: skip
 
 
@@ -323,3 +320,11 @@ def test_broken_order_in_config_json_is_warned_of(here: Path) -> None:
     made = plan("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 4]}]\n")
     (warning,) = made.warnings
     assert "sliding_window_pattern makes one layer in 2 of another kind" in warning.message
+
+
+@pytest.mark.parametrize(("method", "switch"), [("linear", "normalize"), ("multislerp", "normalize_weights")])
+def test_weights_without_a_sum_are_refused_tensor_by_tensor(family: Path, method: str, switch: str) -> None:
+    models = "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\n"
+    message = "\n".join(refuse(f"merge_method: {method}\n{models}"))
+    assert f"{method}: the weights of model.layers.0" in message
+    assert f"set {switch}: false" in message
