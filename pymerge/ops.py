@@ -9,7 +9,7 @@ an input is float64 or the recipe's dtype is). The arithmetic itself is stated, 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -23,6 +23,7 @@ __all__ = [
     "Cut",
     "Gram",
     "KeepAll",
+    "Lines",
     "MaskRule",
     "MaskedSum",
     "MaskedTotals",
@@ -93,6 +94,18 @@ KEEP_ALL = KeepAll()
 KEEP_NONE = TopK(Cut(bits=(1 << 63) - 1, last=-1))
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A tensor cut into `count` vectors of `length` elements each, for numbers per row or per column.
+
+    The element of flat index e belongs to vector e // length, or to e % count if `strided`.
+    """
+
+    count: int
+    length: int
+    strided: bool = False
+
+
 # Measures: one streaming pass each; the answer is sent into the program.
 
 
@@ -100,11 +113,14 @@ KEEP_NONE = TopK(Cut(bits=(1 << 63) - 1, last=-1))
 class Gram:
     """Pairwise inner products of the sources, or of their task vectors where `base` is given.
 
-    Answer: a tuple of n rows of n floats (float64).
+    Answer: a tuple of n rows of n floats (float64). With `lines` one matrix per vector, the upper
+    triangle of each: a flat array("d") of [lines.count, n (n + 1) / 2], the pairs in the order (0, 0),
+    (0, 1), ..., (1, 1), ...
     """
 
     sources: tuple[int, ...]
     base: int | None = None
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +187,16 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class WeightedSum:
-    """Y = sum_i coefficients[i] * X_i, in source order."""
+    """Y = sum_i coefficients[i] * X_i, in source order.
+
+    With `lines` each vector has its own coefficients, a flat array("d") of [n, lines.count]; then there
+    may be a base: Y = B + sum_i coefficients[i] * D_i. (For one coefficient per tensor that is a TaskMerge.)
+    """
 
     sources: tuple[int, ...]
-    coefficients: tuple[float, ...]
+    coefficients: Sequence[float]
+    base: int | None = None
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)

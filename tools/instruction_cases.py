@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from pymerge.ops import (
     Combine,
     Cut,
     Gram,
+    Lines,
     MaskedSum,
     MaskRule,
     Measure,
@@ -101,10 +103,21 @@ def _task_merge(rules: tuple[MaskRule, ...], elect: bool) -> TaskMerge:
     return TaskMerge(0, sources, rules, weights, "sum" if elect else "none", weights if elect else (), elect)
 
 
+def _cut(count: int, *, strided: bool = False) -> Lines:
+    """Rows, or as many columns, of a length that ends within a block."""
+    return Lines(1 << 7, count >> 7, strided)
+
+
+def _sum_lines(lines: Lines) -> WeightedSum:
+    return WeightedSum((1, 2), array("d", [0.3] * (2 * lines.count)), 0, lines)
+
+
 #: Kernel and variant -> (its request, from element type and length; element types to count it with).
 KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "gram/2": (lambda dtype, n: Gram((0, 1)), ("bfloat16", "float16", "float32", "float64")),
     "gram/3-from-base": (lambda dtype, n: Gram((1, 2, 3), 0), ("bfloat16",)),
+    "gram/rows-2": (lambda dtype, n: Gram((0, 1), None, _cut(n)), ("bfloat16", "float32")),
+    "gram/columns-2": (lambda dtype, n: Gram((0, 1), None, _cut(n, strided=True)), ("bfloat16",)),
     "select/2": (lambda dtype, n: Select((1, 2), (n // 2,) * 2, 0), ("bfloat16", "float16", "float32", "float64")),
     "select/band": (lambda dtype, n: Select((1, 1), (n // 10, n // 2), 0), ("bfloat16",)),
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
@@ -117,6 +130,8 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     ),
     "weighted_sum/4": (lambda dtype, n: WeightedSum((0, 1, 2, 3), (0.25,) * 4), ("bfloat16",)),
     "near_swap/1": (lambda dtype, n: NearSwap(0, (1,), 1e-3), ("bfloat16", "float16", "float32", "float64")),
+    "weighted_sum/rows-2": (lambda dtype, n: _sum_lines(_cut(n)), ("bfloat16",)),
+    "weighted_sum/columns-2": (lambda dtype, n: _sum_lines(_cut(n, strided=True)), ("bfloat16",)),
     "task_merge/arithmetic-2": (
         lambda dtype, n: _task_merge(_all(dtype, n)[:2], False),
         ("bfloat16", "float16", "float32"),

@@ -31,7 +31,7 @@ class Measure : public TileJob {
   // Adds one piece to what the tile holds; pieces come in order. Then the tile is finished.
   virtual void measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) = 0;
   virtual void finish(std::int64_t) {}
-  Range tile_range(std::int64_t tile) const {
+  virtual Range tile_range(std::int64_t tile) const {
     const std::int64_t begin = tile * kTile;
     return {begin, std::min(kTile, inputs_.count() - begin)};
   }

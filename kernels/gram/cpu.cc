@@ -1,29 +1,18 @@
 // gram on the CPU. Reads every input once; n (n + 1) / 2 multiply-adds an element.
-#include "common/lanes.h"
-#include "common/rules.h"
 #include "common/vectors.h"
 #include "gram/gram.h"
+#include "gram/per_line.h"
 
 namespace pymerge {
 namespace {
 
-// Sum of one block's products, a and b padded with zeros to kBlock.
-template <typename Real, typename Lane>
-double block_dot(const Real* a, const Real* b) {
-  return block_sum<Lane>(
-      [a, b](int k) { return Lanes<Lane>::load(a + k) * Lanes<Lane>::load(b + k); });
-}
-
 template <typename Real, typename Lane>
 void add_as(const Operand* tensors, int n, const Operand* base, Range range, double* sums,
             Real* scratch) {
-  Real* const origin = base == nullptr ? nullptr : scratch + n * kBlock;
   for_each_chunk(range, [&](std::int64_t begin, int count) {
-    if (origin != nullptr) decode(*base, begin, count, origin);
+    decode_all(tensors, n, base, begin, count, scratch);
     for (int i = 0; i < n; ++i) {
-      Real* const values = scratch + i * kBlock;
-      decode_delta(tensors[i], origin, begin, count, values);
-      for (int e = count; e < kBlock; ++e) values[e] = 0;
+      for (int e = count; e < kBlock; ++e) scratch[i * kBlock + e] = 0;
     }
     double* sum = sums;
     for (int i = 0; i < n; ++i) {
@@ -125,6 +114,6 @@ std::size_t scratch_bytes(int n) {
 
 }  // namespace
 
-PYMERGE_EXPORT(GramKernel, gram) = {add, scratch_bytes};
+PYMERGE_EXPORT(GramKernel, gram) = {add, scratch_bytes, add_rows, add_columns};
 
 }  // namespace pymerge

@@ -6,6 +6,10 @@ In: n tensors [N] of any mergeable dtype, optionally a base [N]. Out: [n, n] flo
 Passes over the inputs: 1. Products and sums in float32 where every product is exact in it (all
 inputs bfloat16 or float16, no base), else in float64; canonical order (common/canonical.py).
 Infinities and NaN propagate.
+
+Per line (`run_lines`): the same for each of the vectors that the tensors are cut into, rows (runs of
+`length`) or columns (every `count`-th element). Out: [count, n (n + 1) / 2] float64, the upper triangle.
+Rows have the lanes above; columns are added in float64 (`row_sums`, `column_sums` of canonical.py).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..common.canonical import tile_sums
+from ..common.canonical import column_sums, row_sums, tile_sums
 from ..common.convert import Array, decode
 from ..common.exact import exact_sum
 
@@ -29,19 +33,34 @@ def is_narrow(tensors: Sequence[Array], base: Array | None) -> bool:
     return base is None and all(tensor.dtype.itemsize == 2 for tensor in tensors)
 
 
+def _values(tensors: Sequence[Array], base: Array | None, compute: str, narrow: bool) -> list[Array]:
+    values = [decode(tensor, compute) for tensor in tensors]
+    if base is not None:
+        values = [value - decode(base, compute) for value in values]
+    return [value.astype(np.float32 if narrow else np.float64) for value in values]
+
+
 def run(tensors: Sequence[Array], base: Array | None, compute: str) -> tuple[tuple[float, ...], ...]:
     """The contract, bit for bit."""
-    lanes = np.float32 if compute == "float32" and is_narrow(tensors, base) else np.float64
     with np.errstate(over="ignore", invalid="ignore"):
-        values = [decode(tensor, compute) for tensor in tensors]
-        if base is not None:
-            values = [value - decode(base, compute) for value in values]
-        wide = [value.astype(lanes) for value in values]
+        wide = _values(tensors, base, compute, compute == "float32" and is_narrow(tensors, base))
         rows = [
             [exact_sum(tile_sums(wide[min(i, j)] * wide[max(i, j)])) for j in range(len(wide))]
             for i in range(len(wide))
         ]
     return tuple(map(tuple, rows))
+
+
+def run_lines(
+    tensors: Sequence[Array], base: Array | None, compute: str, count: int, length: int, strided: bool
+) -> Array:
+    """The contract per line, bit for bit."""
+    narrow = compute == "float32" and is_narrow(tensors, base) and not strided
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = _values(tensors, base, compute, narrow)
+        products = [wide[i] * wide[j] for i in range(len(wide)) for j in range(i, len(wide))]
+    sums = [column_sums(terms, count) if strided else row_sums(terms, length) for terms in products]
+    return np.stack(sums, axis=1)
 
 
 def ideal(tensors: Sequence[Array], base: Array | None) -> Array:

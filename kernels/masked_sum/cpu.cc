@@ -35,18 +35,28 @@ void add_block(const Real* delta, const Bits<Real>* keep, Norm norm, MaskedTotal
     all[e] = real_of<Real>(magnitude);
     kept[e] = real_of<Real>(magnitude & keep[e]);
   }
-  const auto add_up = [norm](const Real* terms) {
+  const auto sum = [](const Real* terms) {
+    return block_sum<double>([=](int k) { return Lanes<double>::load(terms + k); });
+  };
+  const auto sum_squares = [](const Real* terms) {
     return block_sum<double>([=](int k) {
       const auto term = Lanes<double>::load(terms + k);
-      return norm == Norm::kL2 ? term * term : term;
+      return term * term;
     });
   };
-  if (norm == Norm::kMax) {
-    totals.total = largest(all, totals.total);
-    totals.kept = largest(kept, totals.kept);
-  } else {
-    totals.total += add_up(all);
-    totals.kept += add_up(kept);
+  switch (norm) {
+    case Norm::kL1:
+      totals.total += sum(all);
+      totals.kept += sum(kept);
+      break;
+    case Norm::kL2:
+      totals.total += sum_squares(all);
+      totals.kept += sum_squares(kept);
+      break;
+    case Norm::kMax:
+      totals.total = largest(all, totals.total);
+      totals.kept = largest(kept, totals.kept);
+      break;
   }
 }
 

@@ -1,5 +1,7 @@
 // weighted_sum on the CPU. Reads every input once, writes the output once.
 #include "common/chunk.h"
+#include "common/lines.h"
+#include "common/rules.h"
 #include "common/vectors.h"
 #include "weighted_sum/weighted_sum.h"
 
@@ -10,6 +12,7 @@ template <typename Real>
 struct Workspace {
   alignas(64) Real sum[kBlock];
   alignas(64) Real value[kBlock];
+  alignas(64) Real origin[kBlock];
 };
 
 // A run of one canonical block, the sums of up to four tensors of one dtype in registers, as far as
@@ -74,8 +77,58 @@ bool fill(const Operand* tensors, const double* coefficients, int n, Compute com
                  static_cast<Workspace<float>*>(scratch));
 }
 
+// part[e] = c * value[e], c of the line that e belongs to.
+template <typename Real>
+void scale_lines(const Lines& lines, const double* coefficients, std::int64_t begin, int count,
+                 Real* value) {
+  for_each_line(lines, begin, count, [&](int first, int end, std::int64_t line) {
+    if (lines.strided) {
+      const double* factors = coefficients + line - first;
+      for (int e = first; e < end; ++e) value[e] *= static_cast<Real>(factors[e]);
+    } else {
+      const Real factor = static_cast<Real>(coefficients[line]);
+      for (int e = first; e < end; ++e) value[e] *= factor;
+    }
+  });
+}
+
+template <typename Real>
+bool fill_lines_as(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+                   const Lines& lines, Range range, DType out_dtype, void* out,
+                   Workspace<Real>* space) {
+  bool bad = false;
+  auto* at = static_cast<unsigned char*>(out);
+  Real* const origin = base == nullptr ? nullptr : space->origin;
+  for_each_chunk(range, [&](std::int64_t begin, int count) {
+    Real* __restrict sum = space->sum;
+    Real* __restrict value = space->value;
+    if (origin != nullptr) decode(*base, begin, count, origin);
+    for (int i = 0; i < n; ++i) {
+      Real* const part = i == 0 ? space->sum : space->value;
+      decode_delta(tensors[i], origin, begin, count, part);
+      scale_lines(lines, coefficients + i * lines.count, begin, count, part);
+      for (int e = 0; i > 0 && e < count; ++e) sum[e] += value[e];
+    }
+    for (int e = 0; origin != nullptr && e < count; ++e) sum[e] = origin[e] + sum[e];
+    bad |= encode(space->sum, count, out_dtype, at);
+    at += count * item_size(out_dtype);
+  });
+  return bad;
+}
+
+bool fill_lines(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+                const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
+                void* scratch) {
+  if (compute == Compute::kFloat64) {
+    return fill_lines_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
+                         static_cast<Workspace<double>*>(scratch));
+  }
+  return fill_lines_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
+                       static_cast<Workspace<float>*>(scratch));
+}
+
 }  // namespace
 
-PYMERGE_EXPORT(WeightedSumKernel, weighted_sum) = {fill, sizeof(Workspace<double>)};
+PYMERGE_EXPORT(WeightedSumKernel, weighted_sum) = {fill, sizeof(Workspace<double>), fill_lines};
 
 }  // namespace pymerge

@@ -6,6 +6,10 @@ In: n >= 1 tensors [N] of any mergeable dtype, n coefficients (float64, rounded 
 type). Out: [N] of any mergeable dtype. Passes: every input once, the output once. Products and
 sums in the compute type, left to right, no contraction; one rounding to nearest even at the store.
 Infinities and NaN propagate; a stored NaN is the canonical one.
+
+Per line (`run_lines`): c_i is one number for each of the vectors that the tensors are cut into, rows
+(runs of `length`) or columns (every `count`-th element); coefficients are [n, count]. With a base,
+Y[e] = round(B[e] + (c_1 D_1[e] + ... + c_n D_n[e])), D_i = X_i - B.
 """
 
 from __future__ import annotations
@@ -27,6 +31,30 @@ def run(tensors: Sequence[Array], coefficients: Sequence[float], compute: str, o
         for tensor, coefficient in zip(tensors[1:], coefficients[1:], strict=True):
             total = total + real(coefficient) * decode(tensor, compute)
     return encode(total, out_dtype)
+
+
+def run_lines(
+    tensors: Sequence[Array],
+    base: Array | None,
+    coefficients: Sequence[float],
+    count: int,
+    length: int,
+    strided: bool,
+    compute: str,
+    out_dtype: str,
+) -> Array:
+    """The contract per line, bit for bit."""
+    factors = np.asarray(coefficients, np.float64).reshape(len(tensors), count).astype(NUMPY_DTYPES[compute])
+    total: Array | None = None
+    with np.errstate(over="ignore", invalid="ignore"):
+        origin = None if base is None else decode(base, compute)
+        for tensor, factor in zip(tensors, factors, strict=True):
+            value = decode(tensor, compute)
+            delta = value if origin is None else value - origin
+            part = (np.tile(factor, length) if strided else np.repeat(factor, length)) * delta
+            total = part if total is None else total + part
+        assert total is not None
+        return encode(total if origin is None else origin + total, out_dtype)
 
 
 def ideal(tensors: Sequence[Array], coefficients: Sequence[float]) -> Array:

@@ -3,6 +3,7 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/lines.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -13,6 +14,10 @@ struct WeightedSumKernel {
   bool (*fill)(const Operand* tensors, const double* coefficients, int n, Compute compute,
                Range range, DType out_dtype, void* out, void* scratch);
   std::size_t scratch_bytes;
+  // The same with coefficients[n][lines.count]; `base` may be null.
+  bool (*fill_lines)(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+                     const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
+                     void* scratch);
 };
 
 PYMERGE_DECLARE_LEVELS(WeightedSumKernel, weighted_sum);

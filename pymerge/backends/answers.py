@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Sequence
 
 from pymerge.kernels.common.exact import exact_sum
 from pymerge.ops import Cut, MaskedTotals
 
-__all__ = ["cuts", "gram_matrix", "masked_totals", "overlaps"]
+__all__ = ["cuts", "gram_matrix", "line_sums", "masked_totals", "overlaps"]
 
 
 def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[float, ...], ...]:
@@ -19,6 +20,13 @@ def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[f
     for (i, j), value in zip(pairs, sums, strict=True):
         matrix[i][j] = matrix[j][i] = value
     return tuple(map(tuple, matrix))
+
+
+def line_sums(raw: bytes) -> array[float]:
+    """The bytes of [lines, pairs] float64 sums to a flat array; they are final."""
+    sums = array("d")
+    sums.frombytes(raw)
+    return sums
 
 
 def cuts(pairs: Sequence[tuple[int, int]]) -> tuple[Cut, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.backends import answers
-from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_merge
+from pymerge.backends.rules import flatten_lines, flatten_rule, flatten_rules, flatten_task_merge
 from pymerge.dtypes import DType
 from pymerge.errors import DTypeError
 from pymerge.kernels.common.convert import NUMPY_DTYPES
@@ -56,6 +56,9 @@ class CpuOps:
         tensors = self._tensors(operands, request.sources)
         base = self._base(operands, request.base)
         size = len(tensors)
+        if isinstance(request, Gram) and request.lines:
+            lines = flatten_lines(request.lines)
+            return answers.line_sums(_core.gram_lines(tensors, base, compute.name, lines, self._threads))
         if isinstance(request, Gram):
             return answers.gram_matrix(_core.gram(tensors, base, compute.name, self._threads), size)
         if isinstance(request, Select):
@@ -76,6 +79,18 @@ class CpuOps:
             request = WeightedSum((request.source,), (1.0,))
         tensors = self._tensors(operands, request.sources)
         code, buffer = _code(out), _buffer(out)
+        if isinstance(request, WeightedSum) and request.lines:
+            _core.weighted_sum_lines(
+                tensors,
+                self._base(operands, request.base),
+                compute.name,
+                code,
+                request.coefficients,
+                flatten_lines(request.lines),
+                buffer,
+                self._threads,
+            )
+            return
         if isinstance(request, WeightedSum):
             _core.weighted_sum(tensors, compute.name, code, list(request.coefficients), buffer, self._threads)
             return

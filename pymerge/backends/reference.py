@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from pymerge.backends.rules import flatten_rule, flatten_rules, flatten_task_merge
+from pymerge.backends.rules import flatten_lines, flatten_rule, flatten_rules, flatten_task_merge
 from pymerge.dtypes import DType
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.gram import spec as gram
@@ -45,6 +46,9 @@ class ReferenceOps:
         """Run one measure; see `pymerge.backends.protocol.Ops`."""
         tensors = [operands[source] for source in request.sources]
         base = None if request.base is None else operands[request.base]
+        if isinstance(request, Gram) and request.lines:
+            sums = gram.run_lines(tensors, base, compute.name, *flatten_lines(request.lines))
+            return array("d", sums.reshape(-1))
         if isinstance(request, Gram):
             return gram.run(tensors, base, compute.name)
         if isinstance(request, Select):
@@ -65,6 +69,11 @@ class ReferenceOps:
             request = WeightedSum((request.source,), (1.0,))
         tensors = [operands[source] for source in request.sources]
         name = _NAMES[out.dtype]
+        if isinstance(request, WeightedSum) and request.lines:
+            base = None if request.base is None else operands[request.base]
+            lines = flatten_lines(request.lines)
+            out[:] = weighted_sum.run_lines(tensors, base, request.coefficients, *lines, compute.name, name)
+            return
         if isinstance(request, WeightedSum):
             out[:] = weighted_sum.run(tensors, request.coefficients, compute.name, name)
             return

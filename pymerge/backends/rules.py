@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pymerge.ops import Band, Bernoulli, KeepAll, MaskRule, TaskMerge
+from pymerge.ops import Band, Bernoulli, KeepAll, Lines, MaskRule, TaskMerge
 
-__all__ = ["flatten_rule", "flatten_rules", "flatten_task_merge"]
+__all__ = ["flatten_lines", "flatten_rule", "flatten_rules", "flatten_task_merge"]
 
 #: An inner cut that holds nothing.
 _NOTHING = ((1 << 64) - 1, -1)
@@ -19,6 +19,11 @@ def flatten_rule(rule: MaskRule) -> tuple[object, ...]:
     if isinstance(rule, Band):
         return ("band", rule.outer.bits, rule.outer.last, rule.inner.bits, rule.inner.last)
     return ("band", rule.cut.bits, rule.cut.last, *_NOTHING)
+
+
+def flatten_lines(lines: Lines) -> tuple[int, int, bool]:
+    """(count, length, strided), the order of every spec's `run_lines`."""
+    return lines.count, lines.length, lines.strided
 
 
 def flatten_rules(rules: tuple[MaskRule, ...]) -> list[tuple[object, ...]]:

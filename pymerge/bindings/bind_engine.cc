@@ -220,6 +220,12 @@ void bind_engine(py::module_& module) {
               const std::string& compute) {
              self.submit(ticket, make_gram(tensors, base, compute), &gram_answer);
            })
+      .def("measure_gram_lines",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, const LinesTuple& lines) {
+             self.submit(ticket, make_gram_lines(tensors, base, compute, lines),
+                         &gram_lines_answer);
+           })
       .def("measure_select",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute, std::vector<std::int64_t> counts) {
@@ -255,6 +261,14 @@ void bind_engine(py::module_& module) {
              self.fill_combine(
                  shard, segment,
                  make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients)));
+           })
+      .def("fill_weighted_sum_lines",
+           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, const std::string& out_dtype,
+              const py::buffer& coefficients, const LinesTuple& lines) {
+             self.fill_combine(
+                 shard, segment,
+                 make_weighted_sum_lines(tensors, base, compute, out_dtype, coefficients, lines));
            })
       .def("fill_task_merge",
            [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,

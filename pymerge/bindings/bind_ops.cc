@@ -58,6 +58,27 @@ void bind_ops(py::module_& module) {
       },
       arg("tensors"), arg("base"), arg("compute"), arg("threads"));
   module.def(
+      "gram_lines",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         const LinesTuple& lines, int threads) {
+        const auto job = make_gram_lines(tensors, base, compute, lines);
+        run_released(job, threads);
+        return gram_lines_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("lines"), arg("threads"),
+      "The bytes of [lines, n (n + 1) / 2] doubles.");
+  module.def(
+      "weighted_sum_lines",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         const std::string& out_dtype, const py::buffer& coefficients, const LinesTuple& lines,
+         const py::buffer& out, int threads) {
+        const auto combine =
+            make_weighted_sum_lines(tensors, base, compute, out_dtype, coefficients, lines);
+        return run_combine(combine, out, tensors[0]->view.count, threads);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("coefficients"),
+      arg("lines"), arg("out"), arg("threads"), "Returns how many stored values are not finite.");
+  module.def(
       "select",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
          std::vector<std::int64_t> counts, int threads) {

@@ -115,6 +115,43 @@ std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& ten
                                               to_dtype(out_dtype), std::move(coefficients));
 }
 
+namespace {
+
+Lines to_lines(const Inputs& inputs, const LinesTuple& given) {
+  const Lines lines{std::get<0>(given), std::get<1>(given), std::get<2>(given)};
+  if (lines.count < 1 || lines.length < 1 || lines.count * lines.length != inputs.count()) {
+    throw Error(ErrorCode::kInternal, "lines do not make up the tensor");
+  }
+  return lines;
+}
+
+}  // namespace
+
+std::shared_ptr<GramLinesMeasure> make_gram_lines(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  const LinesTuple& lines) {
+  Inputs inputs = to_inputs(tensors, base);
+  const Lines made = to_lines(inputs, lines);
+  return std::make_shared<GramLinesMeasure>(std::move(inputs), to_compute(compute), made);
+}
+
+std::shared_ptr<Combine> make_weighted_sum_lines(const std::vector<const Tensor*>& tensors,
+                                                 const Tensor* base, const std::string& compute,
+                                                 const std::string& out_dtype,
+                                                 const py::buffer& coefficients,
+                                                 const LinesTuple& lines) {
+  Inputs inputs = to_inputs(tensors, base);
+  const Lines made = to_lines(inputs, lines);
+  const py::buffer_info info = coefficients.request();
+  if (info.itemsize != sizeof(double) || info.size != made.count * inputs.size()) {
+    throw Error(ErrorCode::kInternal, "coefficients per line are not [n][count] doubles");
+  }
+  const auto* data = static_cast<const double*>(info.ptr);
+  return std::make_shared<LinesSumCombine>(std::move(inputs), to_compute(compute),
+                                           to_dtype(out_dtype),
+                                           std::vector<double>(data, data + info.size), made);
+}
+
 std::shared_ptr<Combine> make_task_merge(
     const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
@@ -143,6 +180,11 @@ py::object gram_answer(const GramMeasure& job) {
     rows.append(row);
   }
   return rows;
+}
+
+py::object gram_lines_answer(const GramLinesMeasure& job) {
+  const std::vector<double> sums = job.sums();
+  return py::bytes(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(double));
 }
 
 py::object select_answer(const SelectMeasure& job) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common/canonical.h"
@@ -54,6 +55,17 @@ std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& t
 std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
                                            const std::string& compute, const std::string& out_dtype,
                                            std::vector<double> coefficients);
+// (count, length, strided)
+using LinesTuple = std::tuple<std::int64_t, std::int64_t, bool>;
+std::shared_ptr<GramLinesMeasure> make_gram_lines(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  const LinesTuple& lines);
+// `coefficients`: a flat buffer of [n][count] doubles.
+std::shared_ptr<Combine> make_weighted_sum_lines(const std::vector<const Tensor*>& tensors,
+                                                 const Tensor* base, const std::string& compute,
+                                                 const std::string& out_dtype,
+                                                 const py::buffer& coefficients,
+                                                 const LinesTuple& lines);
 std::shared_ptr<Combine> make_task_merge(
     const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
@@ -65,6 +77,7 @@ std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensor
 
 // Answers, before the exact addition of tile partials that all backends share: a list of rows.
 py::object gram_answer(const GramMeasure& job);
+py::object gram_lines_answer(const GramLinesMeasure& job);
 py::object select_answer(const SelectMeasure& job);
 py::object masked_sum_answer(const MaskedSumMeasure& job);
 py::object overlap_answer(const OverlapMeasure& job);

@@ -11,6 +11,7 @@ from pymerge.cli import options
 from pymerge.cli.console import Format, print_facts, print_json, print_table
 from pymerge.errors import RecipeError
 from pymerge.methods import get_method, method_names
+from pymerge.methods._example import example_recipe
 from pymerge.methods.base import REQUIRED, Method, Parameter
 
 
@@ -26,7 +27,7 @@ def methods(
         raise RecipeError(f"no merge method is called {name!r}; {advice}")
     chosen = [get_method(each) for each in (names if name is None else (name,))]
     if answer is Format.JSON:
-        described = [_describe(method) for method in chosen]
+        described = [describe_method(method) for method in chosen]
         print_json(described if name is None else described[0])
     elif answer is Format.QUIET:
         print("\n".join(method.name for method in chosen))
@@ -38,7 +39,7 @@ def methods(
 
 
 def _print_method(method: Method) -> None:
-    facts = _describe(method)
+    facts = describe_method(method)
     print_facts({key: facts[key] for key in ("name", "title", "formula", "reference", "base_model", "models")})
     if method.parameters:
         print()
@@ -47,9 +48,12 @@ def _print_method(method: Method) -> None:
             for each in facts["parameters"]
         )
         print_table(("parameter", "type", "default", "allowed", "given", "meaning"), rows)
+    print("\nexample")
+    print(facts["example"], end="")
 
 
-def _describe(method: Method) -> dict[str, Any]:
+def describe_method(method: Method) -> dict[str, Any]:
+    """Everything a method declares, as plain values, with an example recipe."""
     most = "any number" if method.maximum is None else str(method.maximum)
     exact = method.maximum == method.minimum
     return {
@@ -60,6 +64,7 @@ def _describe(method: Method) -> dict[str, Any]:
         "base_model": method.base.value,
         "models": most if exact else f"{method.minimum} to {most}",
         "parameters": [_describe_parameter(parameter) for parameter in method.parameters],
+        "example": example_recipe(method),
     }
 
 
@@ -79,7 +84,7 @@ def _describe_range(parameter: Parameter) -> str:
     if parameter.kind is bool:
         return "true, false"
     if parameter.choices:
-        return ", ".join(str(choice) for choice in parameter.choices)
+        return ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in parameter.choices)
     low, high = parameter.minimum, parameter.maximum
     if low is None and high is None:
         return "any"

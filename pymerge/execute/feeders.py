@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pymerge import _core
 from pymerge.backends import answers
-from pymerge.backends.rules import flatten_rules, flatten_task_merge
+from pymerge.backends.rules import flatten_lines, flatten_rules, flatten_task_merge
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.ops import Combine, Copy, Gram, MaskedSum, Measure, NearSwap, Overlap, Select, WeightedSum
 from pymerge.plan.values import TensorTask
@@ -69,7 +69,9 @@ class StreamFeeder:
         base = None if request.base is None else self.tensor(task.sources[request.base])
         self._requests[ticket] = request
         compute = task.compute.name
-        if isinstance(request, Gram):
+        if isinstance(request, Gram) and request.lines:
+            self._engine.measure_gram_lines(ticket, tensors, base, compute, flatten_lines(request.lines))
+        elif isinstance(request, Gram):
             self._engine.measure_gram(ticket, tensors, base, compute)
         elif isinstance(request, Select):
             self._engine.measure_select(ticket, tensors, base, compute, list(request.counts))
@@ -92,6 +94,13 @@ class StreamFeeder:
             request = WeightedSum((request.source,), (1.0,))
         tensors = self._tensors(task, request.sources)
         compute, code = task.compute.name, task.dtype.code
+        if isinstance(request, WeightedSum) and request.lines:
+            base = None if request.base is None else self.tensor(task.sources[request.base])
+            lines = flatten_lines(request.lines)
+            self._engine.fill_weighted_sum_lines(
+                shard, segment, tensors, base, compute, code, request.coefficients, lines
+            )
+            return
         if isinstance(request, WeightedSum):
             self._engine.fill_weighted_sum(shard, segment, tensors, compute, code, list(request.coefficients))
             return
@@ -116,7 +125,9 @@ class StreamFeeder:
             request = self._requests.pop(ticket)
             size = len(request.sources)
             answer: object
-            if isinstance(request, Gram):
+            if isinstance(request, Gram) and request.lines:
+                answer = answers.line_sums(raw)
+            elif isinstance(request, Gram):
                 answer = answers.gram_matrix(raw, size)
             elif isinstance(request, MaskedSum):
                 answer = answers.masked_totals(raw, size, request.norm)

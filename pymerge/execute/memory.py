@@ -76,6 +76,7 @@ def merge_tensors(
         places=tuple(range(len(tensors))),
         seed=seed,
         wide=compute.name == "float64",
+        shape=arrays[0].shape,
     )
     _check_names(declared, parameters or {})
     out = np.empty(arrays[0].size, NUMPY_DTYPES[out_kind.name])

@@ -78,6 +78,7 @@ class Inputs:
             stream; differs from the position if a model lacks an optional tensor.
         seed: the recipe's random seed.
         wide: the task computes in float64, not in float32: cuts are bits of that type.
+        shape: the tensor's.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Inputs:
     places: tuple[int, ...] = ()
     seed: int = 0
     wide: bool = False
+    shape: tuple[int, ...] = ()
 
     def number(self, name: str) -> float:
         """A global float or int parameter."""
@@ -125,6 +127,7 @@ class Method:
             maximum None is unlimited.
         parameters: what it reads; anything else in a recipe is an error.
         program: the generator function, called once per output tensor.
+        instead: what to do with more models than it takes.
     """
 
     name: str
@@ -136,3 +139,4 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     minimum: int = 1
     maximum: int | None = None
+    instead: str = ""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from pymerge.errors import RecipeError
+from pymerge.methods._lines import cut_lines, sum_lines
 from pymerge.methods._weighted import span_sum
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
 from pymerge.ops import Copy, Gram, Program
@@ -29,15 +30,16 @@ def interpolation_ratio(gram: Sequence[Sequence[float]]) -> float:
 
 def _program(inputs: Inputs) -> Program:
     assert inputs.base is not None
-    if inputs.flag("filter_wise"):
-        raise RecipeError("model_stock: filter_wise: true is not supported yet; leave it out for one ratio per tensor")
     if not inputs.models:
         return Copy(inputs.base)
     if len(inputs.models) < 2:
         raise RecipeError(f"model_stock: {inputs.name} is in one model only; it needs two besides the base")
+    size = len(inputs.models)
+    lines = cut_lines(inputs, "model_stock", "filter_wise: false") if inputs.flag("filter_wise") else None
+    if lines:
+        return (yield from sum_lines(inputs, lines, lambda gram: (interpolation_ratio(gram) / size,) * size))
     gram = yield Gram(inputs.models, inputs.base)
     t = interpolation_ratio(gram)
-    size = len(inputs.models)
     return span_sum(inputs.base, inputs.models, (t / size,) * size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pymerge.errors import RecipeError
+from pymerge.methods._lines import cut_lines, sum_lines
 from pymerge.methods._weighted import cosine, norms_of, span_sum
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
 from pymerge.ops import Copy, Gram, Program
@@ -29,8 +29,6 @@ def arc_coefficients(gram: Sequence[Sequence[float]], t: float) -> tuple[float, 
 
 
 def _program(inputs: Inputs) -> Program:
-    if not inputs.flag("nuslerp_flatten"):
-        raise RecipeError("nuslerp: nuslerp_flatten: false is not supported yet; leave it out for one angle per tensor")
     if len(inputs.models) < 2:
         present = (*inputs.models, *(() if inputs.base is None else (inputs.base,)))
         return Copy(present[0])
@@ -38,6 +36,11 @@ def _program(inputs: Inputs) -> Program:
     t = second / (first + second) if abs(first + second) >= _NO_SUM else 0.5
     if t in (0.0, 1.0):
         return Copy(inputs.models[int(t)])
+    if not inputs.flag("nuslerp_flatten"):
+        columns = inputs.flag("nuslerp_row_wise")
+        lines = cut_lines(inputs, "nuslerp", "nuslerp_flatten: true", columns=columns)
+        if lines:
+            return (yield from sum_lines(inputs, lines, lambda gram: arc_coefficients(gram, t)))
     gram = yield Gram(inputs.models, inputs.base)
     return span_sum(inputs.base, inputs.models, arc_coefficients(gram, t))
 
@@ -59,4 +62,5 @@ METHOD = Method(
     ),
     minimum=2,
     maximum=2,
+    instead="merge two of them first and the result with the next one, or take karcher or multislerp",
 )

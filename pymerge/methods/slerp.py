@@ -50,4 +50,5 @@ METHOD = Method(
     parameters=(Parameter("t", float, "0 is the base model, 1 the other one"),),
     minimum=1,
     maximum=1,
+    instead="merge two of them first and the result with the next one, or take karcher or multislerp",
 )

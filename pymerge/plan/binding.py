@@ -62,6 +62,7 @@ class Binder:
             places=tuple(group.inputs.index(source) for source in models),
             seed=self.seed,
             wide=wide,
+            shape=stored.shape if stored else (),
         )
 
     def _find(

@@ -167,5 +167,5 @@ def _check_arity(group: Group, method: Method, findings: Findings) -> None:
     findings.add(
         f"{method.name} takes {wanted} {noun}{besides}; here are {count}",
         group.where,
-        "run pymerge methods to see what each method takes",
+        (count > least and method.instead) or "run pymerge methods to see what each method takes",
     )

@@ -20,11 +20,13 @@ from pymerge.schedule import Schedule, make_schedule
 
 Tensors = Mapping[str, np.ndarray]
 
-#: Method -> (models besides the base, base or not, parameters of the recipe, of each model).
+#: Method (and variant) -> (models besides the base, base or not, parameters of the recipe, of each model).
 METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "linear": (3, False, {}, {"weight": 0.7}),
     "slerp": (1, True, {"t": 0.3}, {}),
     "nuslerp": (2, True, {}, {"weight": 0.7}),
+    "nuslerp-rows": (2, True, {"nuslerp_flatten": False}, {"weight": 0.7}),
+    "nuslerp-columns": (2, False, {"nuslerp_flatten": False, "nuslerp_row_wise": True}, {"weight": 0.7}),
     "multislerp": (3, True, {}, {"weight": 0.7}),
     "karcher": (3, False, {}, {}),
     "task_arithmetic": (2, True, {"lambda": 0.9}, {"weight": 0.6}),
@@ -33,6 +35,7 @@ METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "dare_ties": (2, True, {}, {"weight": 0.6, "density": 0.4}),
     "breadcrumbs": (2, True, {}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
     "model_stock": (2, True, {}, {}),
+    "model_stock-rows": (2, True, {"filter_wise": True}, {}),
     "passthrough": (1, False, {"scale": 0.8}, {}),
 }
 
@@ -73,7 +76,7 @@ def make_recipe(method: str, folders: Sequence[Path], **changes: Any) -> dict[st
     count, based, shared, each = METHODS[method]
     listed = [*folders[:1], *folders[1 : 1 + count]] if method == "slerp" else folders[based : based + count]
     recipe: dict[str, Any] = {
-        "merge_method": method,
+        "merge_method": method.partition("-")[0],
         "models": [{"model": str(folder), "parameters": dict(each)} for folder in listed],
         "parameters": dict(shared),
     }

@@ -46,6 +46,9 @@ def bytes_read() -> int:
         ("multislerp", 4, 2),
         ("karcher", 3, 2),
         ("model_stock", 3, 2),
+        ("nuslerp-rows", 3, 2),
+        ("nuslerp-columns", 2, 2),
+        ("model_stock-rows", 3, 2),
         ("ties", 3, 2),
     ],
 )

@@ -21,7 +21,7 @@ HALF: dict[str, Any] = {"weight": 0.5}
 FULL: dict[str, Any] = {"weight": 1}
 
 # method, tensors, base, parameters, result
-EXAMPLES: list[tuple[str, list[list[float]], list[float] | None, dict[str, Any], list[float]]] = [
+EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]]] = [
     ("linear", [ONE, TWO], None, {"weight": [0.6, 0.4]}, [1.22, 2.16, 2.64, 4.68]),
     ("linear", [ONE, TWO], None, {"weight": [3, 1]}, [1.325, 2.1, 2.4, 4.8]),
     ("linear", [ONE, TWO], None, {"weight": [3, 1], "normalize": False}, [5.3, 8.4, 9.6, 19.2]),
@@ -102,6 +102,27 @@ EXAMPLES: list[tuple[str, list[list[float]], list[float] | None, dict[str, Any],
     ("nearswap", [[1e-7, 2]], [0, 1], {"t": 5e-7}, [5e-8, 1 + 5e-7]),
     ("model_stock", [ONE, TWO], BASE, {}, [0.7733779, 1.6978369, 3.3021631, 3.0935116]),
     ("model_stock", [[1, 0], [0, 1]], [0, 0], {}, [0, 0]),
+    (
+        "model_stock",
+        [[[1, 0], [1, 1]], [[1, 1], [0, 1]]],
+        [[0, 0], [0, 0]],
+        {"filter_wise": True},
+        [[0.8284271, 0.4142136], [0.4142136, 0.8284271]],
+    ),
+    (
+        "nuslerp",
+        [[[1, 0], [0, 1]], [[0, 1], [1, 1]]],
+        None,
+        {**HALF, "nuslerp_flatten": False},
+        [[0.7071068, 0.7071068], [0.5411961, 1.0823922]],
+    ),
+    (
+        "nuslerp",
+        [[[1, 0], [0, 1]], [[0, 1], [1, 1]]],
+        None,
+        {**HALF, "nuslerp_flatten": False, "nuslerp_row_wise": True},
+        [[0.7071068, 0.5411961], [0.7071068, 1.0823922]],
+    ),
 ]
 
 

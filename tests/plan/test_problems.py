@@ -82,8 +82,12 @@ FATAL: dict[str, tuple[str, str, str]] = {
     "hub id": ("merge_method: linear\nparameters: {weight: 1}\nmodels: [{model: org/absent}]\n",
                '<recipe>:3:18: model "org/absent" is not a folder here',
                "hf download org/absent --local-dir org/absent"),
-    "filter wise": ("merge_method: model_stock\nbase_model: base\nmodels: [{model: a}, {model: b}]\n"
-                    "parameters: {filter_wise: true}\n", "model_stock: filter_wise: true is not supported yet", ""),
+    "base among the two": (
+        "merge_method: nuslerp\nbase_model: a\nparameters: {weight: 1}\nmodels: [{model: a}, {model: b}]\n",
+        "<recipe>:4:10: nuslerp takes exactly 2 models besides the base; here are 1", "pymerge methods"),
+    "slerp of three": ("merge_method: slerp\nbase_model: base\nmodels: [{model: a}, {model: b}]\nparameters: {t: 0.5}\n",
+                       "<recipe>:3:10: slerp takes exactly 1 model besides the base; here are 2",
+                       "merge two of them first and the result with the next one"),
 }  # fmt: skip
 
 
@@ -319,3 +323,11 @@ def test_broken_order_in_config_json_is_warned_of(here: Path) -> None:
     made = plan("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 4]}]\n")
     (warning,) = made.warnings
     assert "sliding_window_pattern makes one layer in 2 of another kind" in warning.message
+
+
+@pytest.mark.parametrize(("method", "switch"), [("linear", "normalize"), ("multislerp", "normalize_weights")])
+def test_weights_without_a_sum_are_refused_tensor_by_tensor(family: Path, method: str, switch: str) -> None:
+    models = "models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: -1}}]\n"
+    message = "\n".join(refuse(f"merge_method: {method}\n{models}"))
+    assert f"{method}: the weights of model.layers.0" in message
+    assert f"set {switch}: false" in message

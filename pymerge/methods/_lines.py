@@ -1,0 +1,54 @@
+"""One formula per row or column of a tensor: how tensors are cut, and the numbers that come out."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Sequence
+
+from pymerge.errors import RecipeError
+from pymerge.methods.base import Inputs
+from pymerge.ops import Combine, Gram, Lines, Steps, WeightedSum
+
+__all__ = ["cut_lines", "sum_lines"]
+
+#: Numbers per vector are kept in memory; a tensor of more vectors than this would break the budget.
+_MOST = 1 << 21
+
+
+def cut_lines(inputs: Inputs, method: str, switch: str, *, columns: bool = False) -> Lines | None:
+    """Vectors along the last dim, or along the first one; None if the tensor is a single vector (or empty).
+
+    Raises:
+        RecipeError: there are too many of them; `switch` is what the recipe can say instead.
+    """
+    length = (inputs.shape[0] if columns else inputs.shape[-1]) if inputs.shape else 1
+    if inputs.count == length or not inputs.count:
+        return None
+    lines = Lines(inputs.count // length, length, columns)
+    if lines.count > _MOST:
+        raise RecipeError(
+            f"{method}: {inputs.name} {list(inputs.shape)} has {lines.count} vectors of {length}, and numbers are "
+            f"kept for {_MOST} at most; set {switch}"
+        )
+    return lines
+
+
+def sum_lines(
+    inputs: Inputs, lines: Lines, decide: Callable[[Sequence[Sequence[float]]], Sequence[float]]
+) -> Steps[Combine]:
+    """Measure every line, decide its coefficients from its Gram matrix, combine line by line."""
+    size = len(inputs.models)
+    sums = yield Gram(inputs.models, inputs.base, lines)
+    # Where (i, j) is among the pairs (0, 0), (0, 1), ..., (1, 1), ...
+    start = [i * size - i * (i - 1) // 2 for i in range(size)]
+    place = [[start[min(i, j)] + abs(i - j) for j in range(size)] for i in range(size)]
+    pairs = size * (size + 1) // 2
+    columns = [array("d") for _ in range(size)]
+    for at in range(0, len(sums), pairs):
+        gram = [[sums[at + index] for index in row] for row in place]
+        for column, coefficient in zip(columns, decide(gram), strict=True):
+            column.append(coefficient)
+    coefficients = array("d")
+    for column in columns:
+        coefficients.extend(column)
+    return WeightedSum(inputs.models, coefficients, inputs.base, lines)
