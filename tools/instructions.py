@@ -33,6 +33,8 @@ LEVEL = "v3"
 WORSE = 1.05
 #: Less than this share of it makes the kept count stale: it would let a regression of the same size pass.
 BETTER = 0.80
+#: Instructions per element that are no news: a copy takes none, give or take what a page costs.
+EACH_SLACK = 0.02
 #: The same for what a call takes whatever its length: an extrapolation, which a select's luck with its
 #: pivots moves by several percent; and thousands of instructions that vary with Python's release.
 CALL_WORSE = 1.10
@@ -107,7 +109,7 @@ def count() -> Counts:
     for case in sorted({case for case, _ in totals}):
         few, many = totals[case, short], totals[case, long]
         each = (many - few) / (long - short)
-        counts[case] = (round(each, 2), round((few - each * short) / 1000))
+        counts[case] = (max(0.0, round(each, 2)), round((few - each * short) / 1000))
     return counts
 
 
@@ -147,10 +149,11 @@ def compare(counts: Counts, kept: Counts) -> tuple[list[str], list[str]]:
             failures.append(f"{case}: no count is kept")
             continue
         each_before, call_before = kept[case]
-        line = f"{case}: {each_before} -> {each} instructions per element ({each / each_before - 1:+.1%})"
-        if each > WORSE * each_before:
+        change = f"{each / each_before - 1:+.1%}" if each_before else "from nothing"
+        line = f"{case}: {each_before} -> {each} instructions per element ({change})"
+        if each > WORSE * each_before + EACH_SLACK:
             failures.append(f"{line}: more")
-        elif each < BETTER * each_before:
+        elif each < BETTER * each_before - EACH_SLACK:
             failures.append(f"{line}: so much better that the kept count protects nothing")
         elif each < each_before / WORSE:
             improvements.append(line)

@@ -48,7 +48,8 @@ FATAL: dict[str, tuple[str, str, str]] = {
         "add - {model: base, layer_range: [0, 2]}"),
     "too many models": (
         "merge_method: slerp\nbase_model: base\nparameters: {t: 0.5}\nmodels: [{model: a}, {model: b}]\n",
-        "<recipe>:4:10: slerp takes exactly 1 model besides the base; here are 2", "pymerge methods"),
+        "<recipe>:4:10: slerp takes exactly 1 model besides the base; here are 2",
+        "merge two of them first and the result with the next one"),
     "too few models": ("merge_method: model_stock\nbase_model: base\nmodels: [{model: a}]\n",
                        "<recipe>:3:10: model_stock takes at least 2 models besides the base; here are 1", ""),
     "foreign base": ("merge_method: passthrough\nbase_model: base\nmodels: [{model: a}]\n",
@@ -85,9 +86,6 @@ FATAL: dict[str, tuple[str, str, str]] = {
     "base among the two": (
         "merge_method: nuslerp\nbase_model: a\nparameters: {weight: 1}\nmodels: [{model: a}, {model: b}]\n",
         "<recipe>:4:10: nuslerp takes exactly 2 models besides the base; here are 1", "pymerge methods"),
-    "slerp of three": ("merge_method: slerp\nbase_model: base\nmodels: [{model: a}, {model: b}]\nparameters: {t: 0.5}\n",
-                       "<recipe>:3:10: slerp takes exactly 1 model besides the base; here are 2",
-                       "merge two of them first and the result with the next one"),
 }  # fmt: skip
 
 
