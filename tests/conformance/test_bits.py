@@ -199,7 +199,7 @@ class TestEveryThreadCount:
         for combine in (
             WeightedSum((0, 1, 2), (0.2, 0.3, 0.5)),
             TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
-            TaskMerge(0, (1, 2), rules, (1.0, 0.5), True, (1.0, 0.5), True, 1.0),
+            TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
             NearSwap(0, (1,), 0.01),
         ):
             outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
