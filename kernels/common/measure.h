@@ -1,6 +1,7 @@
 // A measure as a job: tiles of one tensor's inputs, reduced to a few numbers.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <utility>
@@ -18,8 +19,11 @@ class Measure : public TileJob {
   std::int64_t tiles() const override { return tile_count(inputs_.count()); }
   void run(std::int64_t tile, Scratch& scratch) override {
     const Range range = tile_range(tile);
-    inputs_.for_each_piece(range, scratch,
-                           [&](const Inputs::Piece& piece) { measure(tile, piece, scratch); });
+    // A canonical tile's length at a time: what was read is let go behind each.
+    for (std::int64_t at = 0; at < range.count; at += kTile) {
+      inputs_.for_each_piece({range.begin + at, std::min(kTile, range.count - at)}, scratch,
+                             [&](const Inputs::Piece& piece) { measure(tile, piece, scratch); });
+    }
     finish(tile);
     bytes_read_ += inputs_.bytes(range);
   }

@@ -11,8 +11,8 @@ from pymerge.ops import Combine, Gram, Lines, Steps, WeightedSum
 
 __all__ = ["cut_lines", "sum_lines"]
 
-#: Numbers per vector are kept in memory; a tensor of more vectors than this would break the budget.
-_MOST = 1 << 21
+#: Inner products of a tensor that are kept in memory: 32 MiB. Five models of 262,208 rows fit.
+_MOST = 1 << 22
 
 
 def cut_lines(inputs: Inputs, method: str, switch: str, *, columns: bool = False) -> Lines | None:
@@ -25,10 +25,11 @@ def cut_lines(inputs: Inputs, method: str, switch: str, *, columns: bool = False
     if inputs.count == length or not inputs.count:
         return None
     lines = Lines(inputs.count // length, length, columns)
-    if lines.count > _MOST:
+    most = _MOST // (len(inputs.models) * (len(inputs.models) + 1) // 2)
+    if lines.count > most:
         raise RecipeError(
             f"{method}: {inputs.name} {list(inputs.shape)} has {lines.count} vectors of {length}, and numbers are "
-            f"kept for {_MOST} at most; set {switch}"
+            f"kept for {most} at most, given {len(inputs.models)} models; set {switch}"
         )
     return lines
 

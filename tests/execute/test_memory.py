@@ -42,6 +42,9 @@ METHODS = (
     "dare_ties",
     "breadcrumbs",
     "model_stock",
+    "karcher",
+    "nuslerp-rows",
+    "nuslerp-columns",
 )
 
 
