@@ -16,7 +16,7 @@ METHOD = Method(
     name="ram",
     title="Reinforced agent merging",
     formula="Y = B + sum_i a_i D_i / c, a_i = |D_i| > epsilon, c = sum_i a_i",
-    reference="Reinforced agent merging (RAM): means over the agents that changed a parameter",
+    reference="Behavior Knowledge Merge in Reinforced Agentic Models (2026), which names it RAM",
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=(EPSILON,),

@@ -21,7 +21,7 @@ METHOD = Method(
     name="ramplus_tl",
     title="Reinforced agent merging plus, per tensor",
     formula="as ram, but where c = 1 D_i is multiplied by 1 + r min(alpha, shared_i / alone_i)",
-    reference="Reinforced agent merging (RAM+): rescaling of the regions that only one agent changed",
+    reference="Behavior Knowledge Merge in Reinforced Agentic Models (2026), which names it RAM+",
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=(
