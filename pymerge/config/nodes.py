@@ -64,6 +64,8 @@ class Table:
 
 Node: TypeAlias = "Leaf | Row | Table"
 
+_TOO_DEEP = "values are nested too deeply"
+
 
 def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
     """Parse YAML `text` into a tree.
@@ -79,7 +81,7 @@ def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
     loader = None
     try:
         if (too_deep := _find_excess_depth(text, name)) is not None:
-            problems.append(Problem("values are nested too deeply", too_deep))
+            problems.append(Problem(_TOO_DEEP, too_deep))
             return None
         loader = _Loader(text)
         documents = [node for node in _iterate_documents(loader) if not _is_empty(node)]
@@ -220,6 +222,8 @@ def _explain(error: yaml.YAMLError, text: str, name: str) -> Problem:
     else:
         before = text[: getattr(error, "position", 0)]
         where = Location(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    if "nesting depth" in reason:  # PyYAML from 6.0.4 on has a limit of its own in the scanner
+        return Problem(_TOO_DEEP, where)
     lines = text.splitlines()
     line = lines[where.line - 1] if where.line <= len(lines) else ""
     hint = "indent with spaces, not tabs" if "\t" in line[: max(where.column, 1)] else None
