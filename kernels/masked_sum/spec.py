@@ -26,10 +26,6 @@ PASSES = 1
 TOLERANCE = 1e-12
 
 
-#: What is added up, or the largest taken of: |D|, D D, |D|.
-NORMS = ("l1", "l2", "linf")
-
-
 def _reduce(terms: Array, norm: str) -> float:
     if norm == "linf":
         return float(terms.max(initial=0.0))

@@ -1,1 +1,1 @@
-"""How often a task vector changes an element alone, and how often together with others."""
+"""The overlap kernel; its contract is spec.py."""

@@ -5,13 +5,6 @@
 #include "runtime/isa.h"
 
 namespace pymerge {
-
-TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype,
-                                   TaskMergeNumbers numbers)
-    : Combine(std::move(inputs), compute, out_dtype),
-      kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
-      numbers_(std::move(numbers)) {}
-
 namespace {
 
 const double* data_or_null(const std::vector<double>& numbers) {
@@ -19,6 +12,12 @@ const double* data_or_null(const std::vector<double>& numbers) {
 }
 
 }  // namespace
+
+TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype,
+                                   TaskMergeNumbers numbers)
+    : Combine(std::move(inputs), compute, out_dtype),
+      kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
+      numbers_(std::move(numbers)) {}
 
 bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
   const TaskMergeArgs args{

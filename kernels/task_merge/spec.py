@@ -34,9 +34,6 @@ from ..mask import spec as mask
 
 PASSES = 1
 
-#: What the sources' votes are; "none": no election.
-CONSENSUS = ("none", "sum", "count", "overlap")
-
 
 def _elect(
     kept: list[Array],

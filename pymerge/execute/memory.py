@@ -154,8 +154,10 @@ def _check_arity(method: Method, models: int, has_base: bool) -> None:
         advice = "give it as base=" if wants else "list it among the tensors"
         raise RecipeError(f"{method.name} {'needs a' if wants else 'takes no'} base; {advice}")
     if models < method.minimum or (method.maximum is not None and models > method.maximum):
-        bounds = f"at least {method.minimum}" if method.maximum is None else f"{method.minimum} to {method.maximum}"
-        raise RecipeError(f"{method.name} takes {bounds} tensors besides the base, not {models}")
+        least, most = method.minimum, method.maximum
+        bounds = f"at least {least}" if most is None else f"exactly {least}" if least == most else f"{least} to {most}"
+        advice = f"; {method.instead}" if models > least and method.instead else ""
+        raise RecipeError(f"{method.name} takes {bounds} tensors besides the base, not {models}{advice}")
 
 
 def _check_arrays(arrays: list[Any]) -> tuple[DType, ...]:

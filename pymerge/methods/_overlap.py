@@ -9,6 +9,9 @@ from pymerge.ops import Combine, Copy, Cut, MaskRule, TaskMerge, TopK
 
 __all__ = ["EPSILON", "average_changes", "change_rules"]
 
+#: Bits of the largest finite float32.
+_LARGEST = 0x7F7FFFFF
+
 EPSILON = Parameter(
     "epsilon", float, "an element counts as changed if it differs by more than this", default=1e-5, minimum=0.0
 )
@@ -16,9 +19,7 @@ EPSILON = Parameter(
 
 def change_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
     """Per model: kept is what differs from the base by more than epsilon."""
-    epsilon = inputs.number("epsilon")
-    (bits,) = struct.unpack("<q", struct.pack("<d", epsilon)) if inputs.wide else _narrow_bits(epsilon)
-    return (TopK(Cut(bits, -1)),) * len(inputs.models)
+    return (TopK(Cut(_bits(inputs.number("epsilon"), inputs.wide), -1)),) * len(inputs.models)
 
 
 def average_changes(inputs: Inputs, rules: tuple[MaskRule, ...], alone: tuple[float, ...] = ()) -> Combine:
@@ -30,10 +31,11 @@ def average_changes(inputs: Inputs, rules: tuple[MaskRule, ...], alone: tuple[fl
     return TaskMerge(inputs.base, inputs.models, rules, ones, "overlap", ones, normalize=True, alone=alone)
 
 
-def _narrow_bits(value: float) -> tuple[int]:
+def _bits(value: float, wide: bool) -> int:
+    """The bit pattern of a number >= 0 in the compute type: float64 if `wide`, else float32."""
+    if wide:
+        return int.from_bytes(struct.pack("<d", value), "little")
     try:
-        packed = struct.pack("<f", value)
+        return int.from_bytes(struct.pack("<f", value), "little")
     except OverflowError:  # above every finite float32: only infinities and NaN differ by more
-        packed = struct.pack("<I", 0x7F7FFFFF)
-    (bits,) = struct.unpack("<i", packed)
-    return (bits,)
+        return _LARGEST

@@ -30,7 +30,6 @@ __all__ = ["GAMMA", "band_rules", "family_parameters", "merge_task_vectors", "ra
 #: Weights that sum to less than this are not divided by.
 _NO_DIVISOR = 1e-8
 
-
 #: How to undo a mask's effect on a norm: the root of the ratio of what masked_sum adds up.
 _NORMS: dict[Value, int] = {"l1": 1, "l2": 2, "linf": 1}
 
@@ -87,9 +86,14 @@ def top_count(density: float, count: int) -> int:
     return min(count, max(1, int(density * count))) if density > 0 else 0
 
 
+def _votes_unweighted(inputs: Inputs) -> bool:
+    """Whether there is an election in which weights do not count."""
+    return inputs.values.get("election") == "unweighted"
+
+
 def _useful_densities(inputs: Inputs) -> tuple[float, ...]:
     """Densities, but 0 where the weight is: what counts for nothing need not be measured."""
-    if inputs.values.get("election") == "unweighted":
+    if _votes_unweighted(inputs):
         return inputs.numbers("density")
     pairs = zip(inputs.numbers("density"), inputs.numbers("weight"), strict=True)
     return tuple(density if weight else 0.0 for density, weight in pairs)
@@ -151,7 +155,8 @@ def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool
     total = sum(weights) if normalize and not elect else 1.0
     divisor = total if abs(total) >= _NO_DIVISOR else 1.0
     coefficients = scaled if elect else tuple(value * scale / divisor for value in scaled)
-    votes = factors if elect and inputs.values["election"] == "unweighted" else coefficients
+    unweighted = _votes_unweighted(inputs)
+    votes = factors if unweighted else coefficients
     # What adds nothing is not read; where nothing is added the base's bytes are the result.
     used = [i for i in range(len(rules)) if (coefficients[i] or votes[i]) and rules[i] != KEEP_NONE]
     if not any(coefficients[i] for i in used):
@@ -162,11 +167,10 @@ def merge_task_vectors(inputs: Inputs, rules: Sequence[MaskRule], *, elect: bool
         tuple(coefficients[i] for i in used),
     )
     if elect:
-        consensus, unweighted = str(inputs.values["consensus"]), votes is factors
         return TaskMerge(
             inputs.base,
             *chosen,
-            consensus,
+            str(inputs.values["consensus"]),
             tuple(weights[i] for i in used),
             normalize,
             scale,

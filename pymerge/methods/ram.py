@@ -8,8 +8,8 @@ from pymerge.ops import Program
 
 
 def _program(inputs: Inputs) -> Program:
-    yield from ()
     return average_changes(inputs, change_rules(inputs))
+    yield  # a program is a generator; this one measures nothing
 
 
 METHOD = Method(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from pymerge.config.values import Filter, MergeConfig
@@ -38,7 +38,7 @@ class Scope:
         models = [entry.model for entry in group.sources]
         return models.index(self.config.base_model) if self.config.base_model in models else None
 
-    def report(self, names: Iterable[str]) -> None:
+    def report(self, names: Collection[str]) -> None:
         """Report what cannot stay as it is, and filters that match none of the output tensors `names`."""
         for entry in self._filters:
             if not any(entry.text in name for name in names):

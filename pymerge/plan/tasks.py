@@ -52,14 +52,21 @@ class TaskMaker:
         if not sources:
             return None
         labels = tuple(str(group.sources[place].model) for place in present)
+        buffer = is_buffer(part.name, sources[0].shape)
+        if not self.scope.merges(part.name):
+            kept = self._keep(part, group)
+            # A buffer that the base lacks is copied as ever.
+            if kept is not None:
+                return kept
+            if not buffer:
+                self.scope.lacking.append(part.name)
+                return None
         same = len({(stored.shape, stored.dtype) for stored in sources}) == 1
-        if is_buffer(part.name, sources[0].shape) and (sources[0].dtype.mergeable or not same):
+        if buffer and (sources[0].dtype.mergeable or not same):
             chosen = present.index(group.base) if group.base in present else 0
             return self._copy(part, sources[chosen : chosen + 1], labels[chosen : chosen + 1])
-        if not self.scope.merges(part.name):
-            return self._keep(part, group)
         for place, stored in enumerate(part.inputs):
-            if stored is None and not is_buffer(part.name, sources[0].shape):
+            if stored is None and not buffer:
                 self.lacking.setdefault(str(group.sources[place].model), []).append(part.name)
         if len({stored.shape for stored in sources}) > 1:
             shapes = ", ".join(f'"{label}" {list(stored.shape)}' for label, stored in zip(labels, sources, strict=True))
@@ -130,11 +137,10 @@ class TaskMaker:
         return TensorTask(part.name, first.shape, dtype, sources, labels, None, compute, must_agree)
 
     def _keep(self, part: Part, group: Group) -> TensorTask | None:
-        """Copy the base's tensor, whatever the others have."""
+        """Copy the base's tensor, whatever the others have; None if there is none."""
         place = self.scope.find_base(group)
         stored = None if place is None else part.inputs[place]
         if place is None or stored is None:
-            self.scope.lacking.append(part.name)
             return None
         return self._copy(part, (stored,), (str(group.sources[place].model),))
 

@@ -38,7 +38,7 @@ def test_every_kernel_and_method_has_a_kept_count(kept: instructions.Counts) -> 
     [
         (10.0, 100, ""),
         (10.49, 100, ""),
-        (10.53, 100, "10.0 -> 10.53 instructions per element (+5.3%): more"),
+        (10.56, 100, "10.0 -> 10.56 instructions per element (+5.6%): more"),
         (9.0, 100, ""),
         (7.9, 100, "protects nothing"),
         (10.0, 259, ""),
@@ -52,7 +52,7 @@ def test_five_percent_more_fails_and_a_stale_count_too(each: float, call: int, v
     assert len(improvements) == (each == 9.0)
 
 
-@pytest.mark.parametrize(("each", "failing"), [(0.0, False), (0.02, False), (0.03, True)])
+@pytest.mark.parametrize(("each", "failing"), [(0.0, False), (0.04, False), (0.06, True)])
 def test_a_case_without_instructions_per_element_can_be_compared(each: float, failing: bool) -> None:
     failures, improvements = instructions.compare({"copy": (each, 100)}, {"copy": (0.0, 100)})
     assert bool(failures) == failing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import toys
 
@@ -69,6 +70,16 @@ def test_bytes_are_the_base_s(family: Path) -> None:
     same = {name for name in base if base[name] == merged[name]}
     assert same >= {name for name in base if "mlp" in name or "lm_head" in name}
     assert not any("q_proj" in name for name in same)
+
+
+def test_a_buffer_stays_as_the_base_has_it_unless_the_base_has_none(here: Path) -> None:
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    for seed, model in enumerate(("base", "a", "b")):
+        toys.write_llama(here / model, seed=seed, extra={name: np.full(16, seed, np.float32)})
+    for lacking, label in (((), "base"), ((name,), "a")):
+        toys.write_llama(here / "base", extra={name: np.zeros(16, np.float32)}, drop=lacking)
+        task = next(task for task in plan("linear", include=["mlp"]).tasks if task.name == name)
+        assert task.labels == (label,)
 
 
 def test_shapes_of_what_is_left_out_may_differ(family: Path) -> None:
