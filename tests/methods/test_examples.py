@@ -277,7 +277,7 @@ class TestMergeTensors:
             ("ties", 2, True, {"weight": [1]}, "weight has 1 values for 2 tensors"),
             ("linear", 2, False, {"weight": [1, -1]}, "sum to 0"),
             ("multislerp", 2, False, {"weight": [1, -1]}, "sum to 0.* normalize_weights: false"),
-            ("nuslerp", 3, True, {"weight": 1}, "nuslerp takes exactly 2 tensors besides the base, not 3; merge two of them first"),
+            ("nuslerp", 3, True, {"weight": 1}, "nuslerp takes exactly 2 tensors .* not 3; merge two of them first"),
             ("karcher", 2, True, {}, "karcher takes no base; list it"),
             ("karcher", 2, False, {"max_iter": 1.5}, "max_iter = 1.5 must be a whole number"),
         ],
