@@ -44,7 +44,13 @@ def overlap(
     tensors: Sequence[Tensor], base: Tensor | None, compute: str, rules: Sequence[_Rule], threads: int
 ) -> Any: ...
 def weighted_sum(
-    tensors: Sequence[Tensor], compute: str, out_dtype: str, coefficients: Sequence[float], out: Buffer, threads: int
+    tensors: Sequence[Tensor],
+    base: None,
+    compute: str,
+    out_dtype: str,
+    coefficients: Sequence[float],
+    out: Buffer,
+    threads: int,
 ) -> int: ...
 def weighted_sum_lines(
     tensors: Sequence[Tensor],

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NUMPY_DTYPES", "Array", "decode", "encode", "magnitude_keys", "narrow_to_odd"]
+__all__ = ["NUMPY_DTYPES", "Array", "decode", "decode_delta", "encode", "magnitude_keys", "narrow_to_odd"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -27,6 +27,15 @@ def decode(tensor: Array, compute: str) -> Array:
     """Return the tensor's values, [n] of `compute` ("float32" or "float64"); exact."""
     with np.errstate(invalid="ignore"):  # signaling NaN
         return tensor.astype(NUMPY_DTYPES[compute])
+
+
+def decode_delta(tensor: Array, base: Array | None, compute: str) -> Array:
+    """Return D = X - B in the compute type, or X itself where there is no base."""
+    if base is None:
+        return decode(tensor, compute)
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta: Array = decode(tensor, compute) - decode(base, compute)
+    return delta
 
 
 def narrow_to_odd(values: Array) -> Array:

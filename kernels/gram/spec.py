@@ -51,10 +51,9 @@ def run(tensors: Sequence[Array], base: Array | None, compute: str) -> tuple[tup
     return tuple(map(tuple, rows))
 
 
-def run_lines(
-    tensors: Sequence[Array], base: Array | None, compute: str, count: int, length: int, strided: bool
-) -> Array:
-    """The contract per line, bit for bit."""
+def run_lines(tensors: Sequence[Array], base: Array | None, lines: tuple[int, int, bool], compute: str) -> Array:
+    """The contract per line, bit for bit; `lines` is (count, length, strided)."""
+    count, length, strided = lines
     narrow = compute == "float32" and is_narrow(tensors, base) and not strided
     with np.errstate(over="ignore", invalid="ignore"):
         wide = _values(tensors, base, compute, narrow)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..common.canonical import tile_sums
-from ..common.convert import Array, decode
+from ..common.convert import Array, decode_delta
 from ..common.exact import exact_sum
 from ..mask import spec as mask
 
@@ -33,15 +33,13 @@ def _reduce(terms: Array, norm: str) -> float:
 
 
 def run(
-    tensors: Sequence[Array], base: Array | None, rules: Sequence[tuple[Any, ...]], compute: str, norm: str
+    tensors: Sequence[Array], base: Array | None, rules: Sequence[tuple[Any, ...]], norm: str, compute: str
 ) -> tuple[tuple[float, float, int], ...]:
     """The contract, bit for bit."""
     totals = []
     for tensor, rule in zip(tensors, rules, strict=True):
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = decode(tensor, compute)
-            if base is not None:
-                delta = delta - decode(base, compute)
+            delta = decode_delta(tensor, base, compute)
             kept = mask.run(rule, delta)
             magnitudes = np.abs(delta).astype(np.float64)
             if norm == "l2":

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.convert import Array, decode
+from ..common.convert import Array, decode_delta
 from ..mask import spec as mask
 
 PASSES = 1
@@ -28,10 +28,7 @@ def run(
     """The contract, bit for bit."""
     changes = []
     for tensor, rule in zip(tensors, rules, strict=True):
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = decode(tensor, compute)
-            if base is not None:
-                delta = delta - decode(base, compute)
+        delta = decode_delta(tensor, base, compute)
         changes.append((mask.run(rule, delta) == 1) & ~(delta == 0))
     together = np.sum(changes, axis=0)
     return tuple((int((mine & (together == 1)).sum()), int((mine & (together > 1)).sum())) for mine in changes)

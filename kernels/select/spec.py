@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..common.convert import Array, decode, magnitude_keys
+from ..common.convert import Array, decode_delta, magnitude_keys
 
 PASSES = 1
 
@@ -32,11 +32,7 @@ def run(
         if count == 0:
             cuts.append(EMPTY)
             continue
-        with np.errstate(over="ignore", invalid="ignore"):
-            delta = decode(tensor, compute)
-            if base is not None:
-                delta = delta - decode(base, compute)
-        keys = magnitude_keys(delta)
+        keys = magnitude_keys(decode_delta(tensor, base, compute))
         order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
         last = int(order[count - 1])
         cuts.append((int(keys[last]), last))

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.convert import NUMPY_DTYPES, Array, decode, encode
+from ..common.convert import NUMPY_DTYPES, Array, decode, decode_delta, encode
 from ..mask import spec as mask
 
 PASSES = 1
@@ -93,7 +93,7 @@ def run(
     kept = []
     with np.errstate(all="ignore"):
         for tensor, rule in zip(tensors, rules, strict=True):
-            delta = decode(tensor, compute) - origin
+            delta = decode_delta(tensor, base, compute)
             kept.append(np.where(mask.run(rule, delta), delta, real(0)))
         if consensus != "none":
             merged = _elect(kept, coefficients, consensus, weights, normalize, scale, votes, alone, real)

@@ -23,8 +23,8 @@ from ..common.convert import NUMPY_DTYPES, Array, decode, encode
 PASSES = 1
 
 
-def run(tensors: Sequence[Array], coefficients: Sequence[float], compute: str, out_dtype: str) -> Array:
-    """The contract, bit for bit."""
+def run(tensors: Sequence[Array], base: None, coefficients: Sequence[float], compute: str, out_dtype: str) -> Array:
+    """The contract, bit for bit; around a base this is a task_merge."""
     real = NUMPY_DTYPES[compute].type
     with np.errstate(over="ignore", invalid="ignore"):
         total = real(coefficients[0]) * decode(tensors[0], compute)
@@ -37,13 +37,12 @@ def run_lines(
     tensors: Sequence[Array],
     base: Array | None,
     coefficients: Sequence[float],
-    count: int,
-    length: int,
-    strided: bool,
+    lines: tuple[int, int, bool],
     compute: str,
     out_dtype: str,
 ) -> Array:
-    """The contract per line, bit for bit."""
+    """The contract per line, bit for bit; `lines` is (count, length, strided)."""
+    count, length, strided = lines
     factors = np.asarray(coefficients, np.float64).reshape(len(tensors), count).astype(NUMPY_DTYPES[compute])
     total: Array | None = None
     with np.errstate(over="ignore", invalid="ignore"):

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from pymerge.backends.calls import Call
 from pymerge.kernels.common.exact import exact_sum
 from pymerge.ops import Cut, MaskedTotals
 
-__all__ = ["cuts", "gram_matrix", "line_sums", "masked_totals", "overlaps"]
+__all__ = ["answer_of"]
 
 
-def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[float, ...], ...]:
+def answer_of(call: Call, raw: Any) -> object:
+    """What the compiled kernels return for a measure to the answer that its request states."""
+    return _ANSWERS[call.kernel](raw, call)
+
+
+def _gram_matrix(partials: Sequence[Sequence[float]], call: Call) -> tuple[tuple[float, ...], ...]:
     """[tiles][pairs (0,0), (0,1), .., (1,1), ..] partials to a symmetric size x size matrix."""
+    size = len(call.sources)
     sums = [exact_sum(column) for column in zip(*partials, strict=True)]
     matrix = [[0.0] * size for _ in range(size)]
     pairs = ((i, j) for i in range(size) for j in range(i, size))
@@ -22,27 +30,29 @@ def gram_matrix(partials: Sequence[Sequence[float]], size: int) -> tuple[tuple[f
     return tuple(map(tuple, matrix))
 
 
-def line_sums(raw: bytes) -> array[float]:
+def _line_sums(raw: bytes, _: Call) -> array[float]:
     """The bytes of [lines, pairs] float64 sums to a flat array; they are final."""
     sums = array("d")
     sums.frombytes(raw)
     return sums
 
 
-def cuts(pairs: Sequence[tuple[int, int]]) -> tuple[Cut, ...]:
+def _cuts(pairs: Sequence[tuple[int, int]], _: Call) -> tuple[Cut, ...]:
     """(bits, last) pairs to cuts."""
     return tuple(Cut(bits, last) for bits, last in pairs)
 
 
-def masked_totals(partials: Sequence[tuple[float, float, int]], size: int, norm: str) -> tuple[MaskedTotals, ...]:
+def _masked_totals(partials: Sequence[tuple[float, float, int]], call: Call) -> tuple[MaskedTotals, ...]:
     """[tiles * size] rows of (total, kept, count), tile by tile, to one answer per source."""
-    reduce = _largest if norm == "linf" else exact_sum
+    size = len(call.sources)
+    reduce = _largest if "linf" in call.arguments else exact_sum
     columns = [tuple(zip(*partials[source::size], strict=True)) for source in range(size)]
     return tuple(MaskedTotals(reduce(total), reduce(kept), sum(count)) for total, kept, count in columns)
 
 
-def overlaps(partials: Sequence[tuple[int, int]], size: int) -> tuple[tuple[int, int], ...]:
+def _overlaps(partials: Sequence[tuple[int, int]], call: Call) -> tuple[tuple[int, int], ...]:
     """[tiles * size] rows of (alone, shared), tile by tile, to one pair per source."""
+    size = len(call.sources)
     return tuple(
         (sum(row[0] for row in partials[source::size]), sum(row[1] for row in partials[source::size]))
         for source in range(size)
@@ -51,3 +61,12 @@ def overlaps(partials: Sequence[tuple[int, int]], size: int) -> tuple[tuple[int,
 
 def _largest(values: Iterable[float]) -> float:
     return max(values, key=lambda value: (math.isnan(value), value))
+
+
+_ANSWERS: dict[str, Callable[[Any, Call], object]] = {
+    "gram": _gram_matrix,
+    "gram_lines": _line_sums,
+    "select": _cuts,
+    "masked_sum": _masked_totals,
+    "overlap": _overlaps,
+}

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from pymerge import _core
-from pymerge.backends import answers
-from pymerge.backends.rules import flatten_lines, flatten_rule, flatten_rules, flatten_task_merge
+from pymerge.backends.answers import answer_of
+from pymerge.backends.calls import call_of, flatten_rule
 from pymerge.dtypes import DType
 from pymerge.errors import DTypeError
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import Combine, Copy, Gram, MaskedSum, MaskRule, Measure, NearSwap, Overlap, Select, WeightedSum
+from pymerge.ops import Combine, Copy, MaskRule, Measure
 
 __all__ = ["CpuOps"]
 
@@ -53,61 +53,20 @@ class CpuOps:
 
     def measure(self, request: Measure, operands: Sequence[Any], compute: DType) -> object:
         """Run one measure; see `pymerge.backends.protocol.Ops`."""
-        tensors = self._tensors(operands, request.sources)
-        base = self._base(operands, request.base)
-        size = len(tensors)
-        if isinstance(request, Gram) and request.lines:
-            lines = flatten_lines(request.lines)
-            return answers.line_sums(_core.gram_lines(tensors, base, compute.name, lines, self._threads))
-        if isinstance(request, Gram):
-            return answers.gram_matrix(_core.gram(tensors, base, compute.name, self._threads), size)
-        if isinstance(request, Select):
-            return answers.cuts(_core.select(tensors, base, compute.name, list(request.counts), self._threads))
-        rules = flatten_rules(request.rules)
-        if isinstance(request, Overlap):
-            return answers.overlaps(_core.overlap(tensors, base, compute.name, rules, self._threads), size)
-        assert isinstance(request, MaskedSum)
-        partials = _core.masked_sum(tensors, base, compute.name, rules, request.norm, self._threads)
-        return answers.masked_totals(partials, size, request.norm)
+        call = call_of(request)
+        kernel = getattr(_core, call.kernel)
+        inputs = self._tensors(operands, call.sources), self._base(operands, call.base)
+        return answer_of(call, kernel(*inputs, compute.name, *call.arguments, self._threads))
 
     def combine(self, request: Combine, operands: Sequence[Any], compute: DType, out: Any) -> None:
         """Run one combine; see `pymerge.backends.protocol.Ops`."""
         if isinstance(request, Copy) and operands[request.source].dtype == out.dtype:
             out[:] = operands[request.source]
             return
-        if isinstance(request, Copy):
-            request = WeightedSum((request.source,), (1.0,))
-        tensors = self._tensors(operands, request.sources)
-        code, buffer = _code(out), _buffer(out)
-        if isinstance(request, WeightedSum) and request.lines:
-            _core.weighted_sum_lines(
-                tensors,
-                self._base(operands, request.base),
-                compute.name,
-                code,
-                request.coefficients,
-                flatten_lines(request.lines),
-                buffer,
-                self._threads,
-            )
-            return
-        if isinstance(request, WeightedSum):
-            _core.weighted_sum(tensors, compute.name, code, list(request.coefficients), buffer, self._threads)
-            return
-        base = self._base(operands, request.base)
-        assert base is not None
-        if isinstance(request, NearSwap):
-            _core.near_swap(tensors, base, compute.name, code, request.t, buffer, self._threads)
-            return
-        _core.task_merge(
-            tensors,
-            base,
-            compute.name,
-            code,
-            *flatten_task_merge(request),
-            buffer,
-            self._threads,
-        )
+        call = call_of(request)
+        kernel = getattr(_core, call.kernel)
+        inputs = self._tensors(operands, call.sources), self._base(operands, call.base)
+        kernel(*inputs, compute.name, _code(out), *call.arguments, _buffer(out), self._threads)
 
     def mask(self, rule: MaskRule, delta: Any, out: Any) -> None:
         """Write the int8 mask of a rule; see `pymerge.backends.protocol.Ops`."""

@@ -255,7 +255,7 @@ void bind_engine(py::module_& module) {
       .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
            arg("name"))
       .def("fill_weighted_sum",
-           [](Engine& self, int shard, int segment, const Tensors& tensors,
+           [](Engine& self, int shard, int segment, const Tensors& tensors, const py::none&,
               const std::string& compute, const std::string& out_dtype,
               std::vector<double> coefficients) {
              self.fill_combine(

@@ -107,14 +107,15 @@ void bind_ops(py::module_& module) {
       arg("tensors"), arg("base"), arg("compute"), arg("rules"), arg("threads"));
   module.def(
       "weighted_sum",
-      [](const Tensors& tensors, const std::string& compute, const std::string& out_dtype,
-         std::vector<double> coefficients, const py::buffer& out, int threads) {
+      [](const Tensors& tensors, const py::none&, const std::string& compute,
+         const std::string& out_dtype, std::vector<double> coefficients, const py::buffer& out,
+         int threads) {
         const auto combine =
             make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients));
         return run_combine(combine, out, tensors[0]->view.count, threads);
       },
-      arg("tensors"), arg("compute"), arg("out_dtype"), arg("coefficients"), arg("out"),
-      arg("threads"), "Returns how many stored values are not finite.");
+      arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("coefficients"),
+      arg("out"), arg("threads"), "Returns how many stored values are not finite.");
   module.def(
       "task_merge",
       [](const Tensors& tensors, const Tensor& base, const std::string& compute,

@@ -35,7 +35,7 @@ def test_weighted_sum_is_half_an_ulp_from_the_formula(dtype: str) -> None:
     operands = cases.make(dtype, 20_000, 2)
     coefficients = [0.3, 0.5, 0.2]
     compute = "float64" if dtype == "float64" else "float32"
-    got = decode(weighted_sum.run(operands, coefficients, compute, dtype), "float64")
+    got = decode(weighted_sum.run(operands, None, coefficients, compute, dtype), "float64")
     ideal = weighted_sum.ideal(operands, coefficients)
     half_ulp = np.abs(np.spacing(ideal.astype(np.float32)).astype(np.float64)) / 2
     half_ulp *= {"bfloat16": 2**16, "float16": 2**13, "float32": 1, "float64": 0}[dtype]
@@ -57,7 +57,7 @@ def test_select_keeps_exactly_k_and_breaks_ties_by_index() -> None:
 def test_masked_sum_adds_magnitudes() -> None:
     delta = np.array([1, -2, 3, -4, 5], np.float32)
     rule = ("band", np.float32(4).view(np.uint32).item(), 3, (1 << 64) - 1, -1)
-    assert masked_sum.run([delta], None, [rule], "float32", "l1") == ((15.0, 9.0, 2),)
+    assert masked_sum.run([delta], None, [rule], "l1", "float32") == ((15.0, 9.0, 2),)
 
 
 class TestRandomNumbers:
