@@ -52,11 +52,17 @@ def test_five_percent_more_fails_and_a_stale_count_too(each: float, call: int, v
     assert len(improvements) == (each == 9.0)
 
 
-@pytest.mark.parametrize(("each", "failing"), [(0.0, False), (0.04, False), (0.06, True)])
+@pytest.mark.parametrize(("each", "failing"), [(0.0, False), (0.02, False), (0.03, True)])
 def test_a_case_without_instructions_per_element_can_be_compared(each: float, failing: bool) -> None:
     failures, improvements = instructions.compare({"copy": (each, 100)}, {"copy": (0.0, 100)})
     assert bool(failures) == failing
     assert not improvements
+
+
+def test_threads_that_wait_for_each_other_are_given_more_slack() -> None:
+    # Seen on a busy machine: 0.07 instead of 0.01.
+    assert not instructions.compare({"engine/copy": (0.07, 100)}, {"engine/copy": (0.01, 100)})[0]
+    assert instructions.compare({"engine/copy": (1.0, 100)}, {"engine/copy": (0.01, 100)})[0]
 
 
 @pytest.mark.parametrize(("counted", "kept"), [({"new": (1.0, 1)}, {}), ({}, {"old": (1.0, 1)})])
