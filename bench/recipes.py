@@ -59,6 +59,7 @@ METHODS = {
     "nearswap": Merge("nearswap", 2.0, base=True, once={"t": 0.001}),
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),
     "ties-count": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"consensus": "count"}),
+    "sce": Merge("sce", 2.0, tuned=2, base=True, once={"select_topk": 0.1}),
     "ram": Merge("ram", 2.0, tuned=2, base=True),
     "ramplus_tl": Merge("ramplus_tl", 2.0, tuned=2, base=True),
 }

@@ -35,7 +35,7 @@ def gram_lines(
     tensors: Sequence[Tensor], base: Tensor | None, compute: str, lines: tuple[int, int, bool], threads: int
 ) -> bytes: ...
 def select(
-    tensors: Sequence[Tensor], base: Tensor | None, compute: str, counts: Sequence[int], threads: int
+    tensors: Sequence[Tensor], base: Tensor | None, compute: str, counts: Sequence[int], of: str, threads: int
 ) -> Any: ...
 def masked_sum(
     tensors: Sequence[Tensor], base: Tensor | None, compute: str, rules: Sequence[_Rule], norm: str, threads: int

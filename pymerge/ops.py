@@ -32,6 +32,7 @@ __all__ = [
     "Overlap",
     "Program",
     "Select",
+    "Spread",
     "Steps",
     "TaskMerge",
     "TopK",
@@ -87,7 +88,17 @@ class Bernoulli:
     key: int
 
 
-MaskRule: TypeAlias = KeepAll | TopK | Band | Bernoulli
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Kept: the elements at which the sources of the request are the furthest apart (SCE, Wan et al. 2024).
+
+    One mask for all sources. What is compared is n^2 times their variance; `cut` is of a `Select` of "spread".
+    """
+
+    cut: Cut
+
+
+MaskRule: TypeAlias = KeepAll | TopK | Band | Bernoulli | Spread
 
 KEEP_ALL = KeepAll()
 #: A cut above every magnitude, NaN included.
@@ -128,12 +139,14 @@ class Select:
     """Exact cuts: for each source the `counts[i]` largest magnitudes of its task vector.
 
     A source may be listed more than once, with different counts; 0 <= counts[i] <= n elements.
-    Answer: a tuple of `Cut`, one per entry.
+    `of` "spread": not magnitudes but how far all the sources are apart; each count is of that.
+    Answer: a tuple of `Cut`, one per count.
     """
 
     sources: tuple[int, ...]
     counts: tuple[int, ...]
     base: int | None = None
+    of: str = "magnitude"
 
 
 @dataclass(frozen=True, slots=True)

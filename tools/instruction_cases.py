@@ -38,6 +38,7 @@ from pymerge.ops import (
     NearSwap,
     Overlap,
     Select,
+    Spread,
     TaskMerge,
     TopK,
     WeightedSum,
@@ -97,6 +98,10 @@ def _above() -> tuple[MaskRule, ...]:
     return (TopK(Cut(0x3727C5AC, -1)),) * 3  # magnitudes above 1e-5
 
 
+#: Elements that are more than 1e-3 apart.
+_APART = Spread(Cut(0x358637BD, -1))
+
+
 def _task_merge(rules: tuple[MaskRule, ...], elect: bool) -> TaskMerge:
     sources = tuple(range(1, len(rules) + 1))
     weights = (0.6,) * len(rules)
@@ -123,6 +128,8 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),
     "masked_sum/squares": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0, "l2"), ("bfloat16",)),
+    "select/spread-2": (lambda dtype, n: Select((1, 2), (n // 10,), None, "spread"), ("bfloat16",)),
+    "masked_sum/spread-2": (lambda dtype, n: MaskedSum((1, 2), (_APART,) * 2, 0, "l2"), ("bfloat16",)),
     "overlap/2": (lambda dtype, n: Overlap((1, 2), _above()[:2], 0), ("bfloat16",)),
     "weighted_sum/2": (
         lambda dtype, n: WeightedSum((0, 1), (0.3, 0.7)),
@@ -138,6 +145,10 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     ),
     "task_merge/count-2": (
         lambda dtype, n: TaskMerge(0, (1, 2), _top(dtype, n)[:2], (0.6, 0.6), "count", (0.6, 0.6), True),
+        ("bfloat16",),
+    ),
+    "task_merge/spread-2": (
+        lambda dtype, n: TaskMerge(0, (1, 2), (_APART,) * 2, (0.4, 0.6), "sum", (0.4, 0.6), True, 1.0, (1.0, 1.0)),
         ("bfloat16",),
     ),
     "task_merge/overlap-2": (

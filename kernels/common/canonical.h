@@ -22,13 +22,13 @@ inline constexpr std::int64_t tile_count(std::int64_t count) {
 
 // A mask rule, flattened: see pymerge/ops.py for what each means.
 struct Rule {
-  enum class Kind : std::uint8_t { kKeepAll, kBand, kBernoulli };
+  enum class Kind : std::uint8_t { kKeepAll, kBand, kBernoulli, kSpread };
   struct Cut {
     std::uint64_t bits;
     std::int64_t last;
   };
   Kind kind = Kind::kKeepAll;
-  Cut outer{0, -1};        // kBand: inside this
+  Cut outer{0, -1};        // kBand, kSpread: inside this
   Cut inner{~0ull, -1};    // kBand: and not inside this (the default holds nothing)
   std::uint32_t keep = 0;  // kBernoulli: probability x 65536
   std::uint64_t key = 0;

@@ -64,6 +64,8 @@ inline void rule_mask(const Rule& rule, std::int64_t begin, int n, const Real* _
       }
       break;
     }
+    case Rule::Kind::kSpread:  // looks at all tensors of a request: common/spread.h
+      break;
   }
 }
 

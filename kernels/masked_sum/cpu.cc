@@ -1,6 +1,7 @@
 // masked_sum on the CPU. Reads every input once.
 #include "common/lanes.h"
 #include "common/rules.h"
+#include "common/spread.h"
 #include "common/vectors.h"
 #include "masked_sum/masked_sum.h"
 
@@ -12,6 +13,7 @@ struct Workspace {
   alignas(64) Real base[kBlock];
   alignas(64) Real delta[kBlock];
   alignas(64) Bits<Real> keep[kBlock];
+  alignas(64) Real spread[kBlock];
 };
 
 // The largest of a block's magnitudes and `so_far`; a NaN is larger than all.
@@ -122,13 +124,17 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
   const std::int64_t done =
       add_vectors<VectorFor<Real>>(tensors, rules, n, base, norm, range, totals);
   range = {range.begin + done, range.count - done};
+  const bool apart = any_spread(rules, n);
   for_each_chunk(range, [&](std::int64_t begin, int count) {
+    if (apart) {
+      spread_of(tensors, n, begin, count, space->base, space->delta, space->spread);
+    }
     if (base != nullptr) decode(*base, begin, count, space->base);
     for (int i = 0; i < n; ++i) {
       Real* __restrict delta = space->delta;
       Bits<Real>* __restrict keep = space->keep;
       decode_delta(tensors[i], origin, begin, count, delta);
-      rule_mask(rules[i], begin, count, delta, keep);
+      mask_of(rules[i], begin, count, delta, space->spread, keep);
       for (int e = count; e < kBlock; ++e) {
         delta[e] = 0;
         keep[e] = 0;

@@ -37,10 +37,9 @@ def run(
 ) -> tuple[tuple[float, float, int], ...]:
     """The contract, bit for bit."""
     totals = []
-    for tensor, rule in zip(tensors, rules, strict=True):
+    deltas = [decode_delta(tensor, base, compute) for tensor in tensors]
+    for delta, kept in zip(deltas, mask.run_each(rules, tensors, deltas, compute), strict=True):
         with np.errstate(over="ignore", invalid="ignore"):
-            delta = decode_delta(tensor, base, compute)
-            kept = mask.run(rule, delta)
             magnitudes = np.abs(delta).astype(np.float64)
             if norm == "l2":
                 magnitudes = magnitudes * magnitudes

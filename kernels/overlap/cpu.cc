@@ -1,22 +1,25 @@
 // overlap on the CPU. Reads every input once.
 #include "common/rules.h"
+#include "common/spread.h"
 #include "overlap/overlap.h"
 
 namespace pymerge {
 namespace {
 
-// base, delta, keep, together, then one array of words a source; each kBlock long.
+// base, delta, together, spread, then one array of words a source; each kBlock long.
 template <typename Real>
 struct Workspace {
   explicit Workspace(void* scratch)
       : base(static_cast<Real*>(scratch)),
         delta(base + kBlock),
         together(reinterpret_cast<Bits<Real>*>(base + 2 * kBlock)),
-        changes(together + kBlock) {}
+        spread(base + 3 * kBlock),
+        changes(together + 2 * kBlock) {}
 
   Real* base;
   Real* delta;
   Bits<Real>* together;
+  Real* spread;
   Bits<Real>* changes;
 };
 
@@ -25,14 +28,16 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
             OverlapCounts* counts, void* scratch) {
   const Workspace<Real> space(scratch);
   const Real* origin = base == nullptr ? nullptr : space.base;
+  const bool apart = any_spread(rules, n);
   for_each_chunk(range, [&](std::int64_t begin, int count) {
     Bits<Real>* __restrict together = space.together;
+    if (apart) spread_of(tensors, n, begin, count, space.base, space.delta, space.spread);
     if (base != nullptr) decode(*base, begin, count, space.base);
     for (int i = 0; i < n; ++i) {
       const Real* __restrict delta = space.delta;
       Bits<Real>* __restrict changes = space.changes + i * kBlock;
       decode_delta(tensors[i], origin, begin, count, space.delta);
-      rule_mask(rules[i], begin, count, delta, changes);
+      mask_of(rules[i], begin, count, delta, space.spread, changes);
       for (int e = 0; e < count; ++e) {
         changes[e] &= delta[e] == 0 ? Bits<Real>{0} : Bits<Real>{1};
         together[e] = (i == 0 ? Bits<Real>{0} : together[e]) + changes[e];
@@ -62,7 +67,7 @@ void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, 
 }
 
 std::size_t scratch_bytes(int n) {
-  return static_cast<std::size_t>(n + 3) * kBlock * sizeof(double);
+  return static_cast<std::size_t>(n + 4) * kBlock * sizeof(double);
 }
 
 }  // namespace

@@ -26,9 +26,8 @@ def run(
     tensors: Sequence[Array], base: Array | None, rules: Sequence[tuple[Any, ...]], compute: str
 ) -> tuple[tuple[int, int], ...]:
     """The contract, bit for bit."""
-    changes = []
-    for tensor, rule in zip(tensors, rules, strict=True):
-        delta = decode_delta(tensor, base, compute)
-        changes.append((mask.run(rule, delta) == 1) & ~(delta == 0))
+    deltas = [decode_delta(tensor, base, compute) for tensor in tensors]
+    masks = mask.run_each(rules, tensors, deltas, compute)
+    changes = [(kept == 1) & ~(delta == 0) for kept, delta in zip(masks, deltas, strict=True)]
     together = np.sum(changes, axis=0)
     return tuple((int((mine & (together == 1)).sum()), int((mine & (together > 1)).sum())) for mine in changes)

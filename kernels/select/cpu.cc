@@ -1,5 +1,6 @@
 // select on the CPU: one pass = decode, subtract, compare; only keys inside the bracket are stored.
 #include "common/rules.h"
+#include "common/spread.h"
 #include "common/vectors.h"
 #include "select/select.h"
 
@@ -13,12 +14,20 @@ struct Workspace {
   Real base[kBlock];
   Real delta[kBlock];
   Bits<Real> keys[kBlock];
+  Real left[kBlock];
+  Real right[kBlock];
 };
 
 template <typename Real>
-void chunk_keys(const Operand& tensor, const Real* base, std::int64_t begin, int n,
-                Real* __restrict delta, Bits<Real>* __restrict keys) {
-  decode_delta(tensor, base, begin, n, delta);
+void chunk_keys(const SelectEntry& entry, const Real* base, std::int64_t begin, int n,
+                Workspace<Real>* space) {
+  Real* __restrict delta = space->delta;
+  Bits<Real>* __restrict keys = space->keys;
+  if (entry.apart != nullptr) {
+    spread_of(entry.apart, entry.n_apart, begin, n, space->left, space->right, delta);
+  } else {
+    decode_delta(entry.tensor, base, begin, n, delta);
+  }
   for (int i = 0; i < n; ++i) keys[i] = magnitude_key(delta[i]);
 }
 
@@ -31,7 +40,7 @@ void for_each_key_chunk(SelectEntry* entries, int n, const Operand* base, Range 
   for_each_chunk(tile, [&](std::int64_t begin, int count) {
     if (base != nullptr) decode(*base, begin, count, space->base);
     for (int e = 0; e < n; ++e) {
-      chunk_keys(entries[e].tensor, origin, begin, count, space->delta, space->keys);
+      chunk_keys(entries[e], origin, begin, count, space);
       body(entries[e], space->keys, count);
     }
   });
@@ -82,7 +91,7 @@ template <typename V>
 std::int64_t scan_vectors(SelectEntry& entry, const Operand* base, Range range) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
-    if (base == nullptr) return 0;
+    if (base == nullptr || entry.apart != nullptr) return 0;
     with_dtype(&entry.tensor, 1, base, [&](auto dtype) {
       // Keys compare as signed numbers: a bracket's end above them all stays so.
       const auto high = V::fill_key(static_cast<std::uint32_t>(std::min(entry.high, kSigned)));
@@ -151,9 +160,7 @@ void histogram_as(SelectEntry* entries, int n, const Operand* base, Range tile, 
 }
 
 template <typename Real>
-void keys_as(const Operand& tensor, const Operand* base, Range range, void* keys, void* scratch) {
-  SelectEntry entry{};
-  entry.tensor = tensor;
+void keys_as(SelectEntry entry, const Operand* base, Range range, void* keys, void* scratch) {
   auto* out = static_cast<Bits<Real>*>(keys);
   for_each_key_chunk<Real>(&entry, 1, base, range, scratch,
                            [&out](SelectEntry&, const Bits<Real>* chunk, int count) {
@@ -162,10 +169,10 @@ void keys_as(const Operand& tensor, const Operand* base, Range range, void* keys
                            });
 }
 
-void keys(const Operand& tensor, const Operand* base, Compute compute, Range range, void* out,
+void keys(const SelectEntry& entry, const Operand* base, Compute compute, Range range, void* out,
           void* scratch) {
-  compute == Compute::kFloat64 ? keys_as<double>(tensor, base, range, out, scratch)
-                               : keys_as<float>(tensor, base, range, out, scratch);
+  compute == Compute::kFloat64 ? keys_as<double>(entry, base, range, out, scratch)
+                               : keys_as<float>(entry, base, range, out, scratch);
 }
 
 void scan(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,

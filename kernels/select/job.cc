@@ -67,6 +67,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     Gathered<Key> gathered;
   };
 
+  SelectEntry request(const Entry& entry, const Inputs::Piece& piece) const;
   void bracket(Entry& entry, std::vector<Key>& keys);
   bool settle(Entry& entry);
   void settle_at(Entry& entry, Key key, std::int64_t ties_wanted);
@@ -105,6 +106,20 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_
   }
 }
 
+// What an entry asks of the kernels, its bracket aside.
+template <typename Key>
+SelectEntry SelectMeasure::Search<Key>::request(const Entry& entry,
+                                                const Inputs::Piece& piece) const {
+  SelectEntry request{};
+  if (owner_.of_ == Of::kSpread) {
+    request.apart = piece.tensors;
+    request.n_apart = owner_.inputs_.size();
+  } else {
+    request.tensor = piece.tensors[entry.source];
+  }
+  return request;
+}
+
 template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   owner_.inputs_.load(scratch);
@@ -116,7 +131,7 @@ void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   for (std::int64_t run = 0; run < runs_; ++run) {
     owner_.inputs_.peek({run * stride, kRunLength}, scratch, operands, piece);
     for (std::size_t e = 0; e < entries_.size(); ++e) {
-      kernel_.keys(piece.tensors[e], piece.base, owner_.compute_, piece.range,
+      kernel_.keys(request(*entries_[e], piece), piece.base, owner_.compute_, piece.range,
                    keys[e].data() + run * kRunLength, scratch.take(kernel_.scratch_bytes));
     }
   }
@@ -150,13 +165,12 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
   std::vector<Entry*> open;
   for (const auto& entry : entries_) {
     if (entry->settled) continue;
-    SelectEntry request{};
-    request.tensor = piece.tensors[entry->source];
-    request.low = entry->low;
-    request.high = entry->high;
-    request.shift = entry->shift;
-    request.buckets = entry->buckets.data();
-    requests.push_back(request);
+    SelectEntry made = request(*entry, piece);
+    made.low = entry->low;
+    made.high = entry->high;
+    made.shift = entry->shift;
+    made.buckets = entry->buckets.data();
+    requests.push_back(made);
     open.push_back(entry.get());
   }
   const auto n = static_cast<int>(requests.size());
@@ -269,9 +283,10 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
     std::int64_t at = 0;
     for (; ties_wanted > 0; begin += kSettled) {
       const Range part{begin, std::min(kSettled, end - begin)};
-      owner_.inputs_.peek(part, scratch, operands, piece, entry.source);
-      kernel_.keys(piece.tensors[entry.source], piece.base, owner_.compute_, piece.range,
-                   keys.data(), scratch.take(kernel_.scratch_bytes));
+      const int only = owner_.of_ == Of::kSpread ? -1 : entry.source;
+      owner_.inputs_.peek(part, scratch, operands, piece, only);
+      kernel_.keys(request(entry, piece), piece.base, owner_.compute_, piece.range, keys.data(),
+                   scratch.take(kernel_.scratch_bytes));
       for (at = 0; at < piece.range.count && ties_wanted > 0; ++at) {
         ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
       }
@@ -309,8 +324,9 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
 }
 
 SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
-                             std::int64_t gathered)
+                             Of of, std::int64_t gathered)
     : Measure(std::move(inputs), compute),
+      of_(of),
       // Wider than any key: what is wanted 0 times keeps this, a cut that holds nothing.
       cuts_(counts.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {
   if (compute_ == Compute::kFloat64) {

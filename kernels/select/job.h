@@ -13,13 +13,15 @@ namespace pymerge {
 
 class SelectMeasure : public Measure {
  public:
+  // What is ordered: each tensor's magnitudes, or how far all of them are apart.
+  enum class Of { kMagnitude, kSpread };
   static constexpr std::int64_t kGathered = 16 << 20;
 
-  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n. `gathered`: bytes
-  // of keys that may be held per entry; where a bracket holds more, passes that only count come
-  // first.
+  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n (of kSpread: any
+  // number of counts). `gathered`: bytes of keys that may be held per entry; where a bracket holds
+  // more, passes that only count come first.
   SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
-                std::int64_t gathered = kGathered);
+                Of of = Of::kMagnitude, std::int64_t gathered = kGathered);
   ~SelectMeasure() override;
 
   std::int64_t tiles() const override;
@@ -35,6 +37,7 @@ class SelectMeasure : public Measure {
   class Search;
   class SearchBase;
   std::unique_ptr<SearchBase> search_;
+  const Of of_;
   std::vector<Rule::Cut> cuts_;
 };
 

@@ -1,5 +1,6 @@
-// Exact order statistics of magnitudes |X_i - B|, on their bit patterns, without sorting. Contract:
-// spec.py; the rounds that narrow a bracket down to the answer are in job.cc.
+// Exact order statistics of magnitudes |X_i - B|, or of how far the tensors are apart, on their bit
+// patterns, without sorting. Contract: spec.py; the rounds that narrow a bracket down to the answer
+// are in job.cc.
 #pragma once
 
 #include "common/canonical.h"
@@ -11,6 +12,8 @@ namespace pymerge {
 // What one entry (a tensor and the bracket it is searched in) asks of a pass over a tile.
 struct SelectEntry {
   Operand tensor;
+  const Operand* apart;  // if not null: keys are of how far these are apart, `tensor` is not read
+  int n_apart;
   std::uint64_t low;  // bracket of keys, inclusive
   std::uint64_t high;
   // Out of scan: keys above the bracket, at its top, strictly inside, at its bottom (0 if that is
@@ -26,9 +29,9 @@ struct SelectEntry {
 };
 
 struct SelectKernel {
-  // keys[range.count] of one tensor: uint32 for float32, uint64 for float64.
-  void (*keys)(const Operand& tensor, const Operand* base, Compute compute, Range range, void* keys,
-               void* scratch);
+  // keys[range.count] of one entry: uint32 for float32, uint64 for float64.
+  void (*keys)(const SelectEntry& entry, const Operand* base, Compute compute, Range range,
+               void* keys, void* scratch);
   // One pass over a piece for all entries.
   void (*scan)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
                void* scratch);

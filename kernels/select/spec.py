@@ -1,9 +1,12 @@
 """select: where the k largest magnitudes of a task vector end.
 
-    keys[e] = bit pattern of |V[e]|,   V = D_i = X_i - B, or X_i where there is no base
+    keys[e] = bit pattern of |V[e]|
+    V = D_i = X_i - B, or X_i where there is no base;
+        of "spread": how far all the tensors are apart (common/spread.py), the same V for every count
 
-In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each.
-Out per tensor: (bits, last): an element belongs to the k largest if keys[e] > bits, or
+In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each (of
+"spread": any number of counts, no base).
+Out per count: (bits, last): an element belongs to the k largest if keys[e] > bits, or
 keys[e] == bits and e <= last. Ties go to the lowest flat index, so exactly k elements belong.
 NaN is the largest magnitude. k = 0: bits is above every key, last = -1.
 Passes over the inputs: 1 for all tensors together (a bracket that missed its rank costs 2 more).
@@ -17,6 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..common.convert import Array, decode_delta, magnitude_keys
+from ..common.spread import spread
 
 PASSES = 1
 
@@ -24,15 +28,20 @@ EMPTY = ((1 << 63) - 1, -1)
 
 
 def run(
-    tensors: Sequence[Array], base: Array | None, counts: Sequence[int], compute: str
+    tensors: Sequence[Array], base: Array | None, counts: Sequence[int], of: str, compute: str
 ) -> tuple[tuple[int, int], ...]:
     """The contract, bit for bit: a stable sort."""
+    values = (
+        [spread(tensors, compute)] * len(counts)
+        if of == "spread"
+        else [decode_delta(tensor, base, compute) for tensor in tensors]
+    )
     cuts = []
-    for tensor, count in zip(tensors, counts, strict=True):
+    for value, count in zip(values, counts, strict=True):
         if count == 0:
             cuts.append(EMPTY)
             continue
-        keys = magnitude_keys(decode_delta(tensor, base, compute))
+        keys = magnitude_keys(value)
         order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
         last = int(order[count - 1])
         cuts.append((int(keys[last]), last))

@@ -1,12 +1,13 @@
 // task_merge on the CPU. Reads every input once, writes the output once; masks live for one block.
 #include "common/rules.h"
+#include "common/spread.h"
 #include "task_merge/fused.h"
 #include "task_merge/task_merge.h"
 
 namespace pymerge {
 namespace {
 
-// base, value, keep, sum, side, divisor, then one array a source; each kBlock long.
+// base, value, keep, sum, side, divisor, spread, then one array a source; each kBlock long.
 template <typename Real>
 struct Workspace {
   explicit Workspace(void* scratch)
@@ -16,7 +17,8 @@ struct Workspace {
         sum(base + 3 * kBlock),
         side(base + 4 * kBlock),
         divisor(base + 5 * kBlock),
-        parts(base + 6 * kBlock) {}
+        spread(base + 6 * kBlock),
+        parts(base + 7 * kBlock) {}
   Real* part(int i) const { return parts + i * kBlock; }
 
   Real* base;
@@ -25,6 +27,7 @@ struct Workspace {
   Real* sum;
   Real* side;
   Real* divisor;
+  Real* spread;
   Real* parts;
 };
 
@@ -48,7 +51,7 @@ void for_each_part(const TaskMergeArgs& args, int i, Real coefficient, std::int6
     });
   } else {
     const Bits<Real>* __restrict keep = space.keep;
-    rule_mask(rule, begin, n, value, space.keep);
+    mask_of(rule, begin, n, value, space.spread, space.keep);
     for (int e = 0; e < n; ++e) {
       store(e, coefficient * real_of<Real>(bits_of(value[e] - base[e]) & keep[e]));
     }
@@ -208,6 +211,9 @@ void elect_by(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
 // Elements [begin, begin + n) of base + S into space.sum; the run lies in one canonical block.
 template <typename Real>
 void merge_run(const TaskMergeArgs& args, std::int64_t begin, int n, const Workspace<Real>& space) {
+  if (any_spread(args.rules, args.n)) {
+    spread_of(args.tensors, args.n, begin, n, space.base, space.value, space.spread);
+  }
   decode(args.base, begin, n, space.base);
   if (args.consensus == Consensus::kNone) {
     add_parts(args, begin, n, space);
@@ -254,7 +260,7 @@ bool fill(const TaskMergeArgs& args, Compute compute, Range range, DType out_dty
 }
 
 std::size_t scratch_bytes(int n) {
-  return static_cast<std::size_t>(n + 6) * kBlock * sizeof(double);
+  return static_cast<std::size_t>(n + 7) * kBlock * sizeof(double);
 }
 
 }  // namespace

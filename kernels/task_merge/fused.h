@@ -70,6 +70,7 @@ class FusedMerge {
       const Rule& rule = args_.rules[i];
       // A dropped element counts as +0 here, as c times 0 elsewhere.
       if (!std::isfinite(args_.coefficients[i])) return false;
+      if (rule.kind == Rule::Kind::kSpread) return false;
       all &= rule.kind == Rule::Kind::kKeepAll;
       draws |= rule.kind == Rule::Kind::kBernoulli;
       bands |= rule.kind == Rule::Kind::kBand && !keeps_nothing(rule);

@@ -90,11 +90,10 @@ def run(
     """The contract, bit for bit (at compute float64: the formula to float64's precision)."""
     real = NUMPY_DTYPES[compute].type
     origin = decode(base, compute)
-    kept = []
+    deltas = [decode_delta(tensor, base, compute) for tensor in tensors]
+    masks = mask.run_each(rules, tensors, deltas, compute)
     with np.errstate(all="ignore"):
-        for tensor, rule in zip(tensors, rules, strict=True):
-            delta = decode_delta(tensor, base, compute)
-            kept.append(np.where(mask.run(rule, delta), delta, real(0)))
+        kept = [np.where(keeps, delta, real(0)) for keeps, delta in zip(masks, deltas, strict=True)]
         if consensus != "none":
             merged = _elect(kept, coefficients, consensus, weights, normalize, scale, votes, alone, real)
         else:

@@ -25,6 +25,7 @@ from pymerge.ops import (
     NearSwap,
     Overlap,
     Select,
+    Spread,
     TaskMerge,
     TopK,
     WeightedSum,
@@ -51,11 +52,12 @@ _RULES: dict[type[Any], Callable[[Any], tuple[object, ...]]] = {
     TopK: lambda rule: ("band", rule.cut.bits, rule.cut.last, *_NOTHING),
     Band: lambda rule: ("band", rule.outer.bits, rule.outer.last, rule.inner.bits, rule.inner.last),
     Bernoulli: lambda rule: ("bernoulli", rule.keep, rule.key),
+    Spread: lambda rule: ("spread", rule.cut.bits, rule.cut.last),
 }
 
 
 def flatten_rule(rule: MaskRule) -> tuple[object, ...]:
-    """Return ("all",), ("band", ...) or ("bernoulli", keep, key)."""
+    """Return the rule's tuple: its kind, then its numbers."""
     return _RULES[type(rule)](rule)
 
 
@@ -92,7 +94,7 @@ def _task_merge(request: TaskMerge) -> tuple[str, tuple[Any, ...]]:
 
 _CALLS: dict[type[Any], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Gram: _gram,
-    Select: lambda request: ("select", (list(request.counts),)),
+    Select: lambda request: ("select", (list(request.counts), request.of)),
     MaskedSum: lambda request: ("masked_sum", (_rules(request.rules), request.norm)),
     Overlap: lambda request: ("overlap", (_rules(request.rules),)),
     WeightedSum: _weighted_sum,

@@ -228,10 +228,11 @@ void bind_engine(py::module_& module) {
            })
       .def("measure_select",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, std::vector<std::int64_t> counts) {
-             self.submit(ticket,
-                         make_select(tensors, base, compute, std::move(counts), self.gathered()),
-                         &select_answer);
+              const std::string& compute, std::vector<std::int64_t> counts, const std::string& of) {
+             self.submit(
+                 ticket,
+                 make_select(tensors, base, compute, std::move(counts), of, self.gathered()),
+                 &select_answer);
            })
       .def("measure_masked_sum",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,

@@ -37,6 +37,9 @@ void fill_mask(const Tensor& delta, const py::tuple& rule, const std::string& co
                const py::buffer& out) {
   auto* mask = reinterpret_cast<std::int8_t*>(writable(out, delta.view.count, 1));
   const Rule made = to_rules({rule})[0];
+  if (made.kind == Rule::Kind::kSpread) {
+    throw Error(ErrorCode::kInternal, "one task vector alone has no spread");
+  }
   const Compute type = to_compute(compute);
   const py::gil_scoped_release release;
   const MaskKernel& kernel = PYMERGE_SELECT_LEVEL(mask, active_isa());
@@ -81,12 +84,12 @@ void bind_ops(py::module_& module) {
   module.def(
       "select",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
-         std::vector<std::int64_t> counts, int threads) {
-        const auto job = make_select(tensors, base, compute, std::move(counts));
+         std::vector<std::int64_t> counts, const std::string& of, int threads) {
+        const auto job = make_select(tensors, base, compute, std::move(counts), of);
         run_released(job, threads);
         return select_answer(*job);
       },
-      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("threads"));
+      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("of"), arg("threads"));
   module.def(
       "masked_sum",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,

@@ -15,6 +15,8 @@ const Names<Consensus> kConsensus = {{"none", Consensus::kNone},
                                      {"sum", Consensus::kSum},
                                      {"count", Consensus::kCount},
                                      {"overlap", Consensus::kOverlap}};
+const Names<SelectMeasure::Of> kOrdered = {{"magnitude", SelectMeasure::Of::kMagnitude},
+                                           {"spread", SelectMeasure::Of::kSpread}};
 const Names<Norm> kNorms = {{"l1", Norm::kL1}, {"l2", Norm::kL2}, {"linf", Norm::kMax}};
 
 template <typename Value>
@@ -51,6 +53,9 @@ std::vector<Rule> to_rules(const std::vector<py::tuple>& rules) {
       rule.kind = Rule::Kind::kBernoulli;
       rule.keep = given[1].cast<std::uint32_t>();
       rule.key = given[2].cast<std::uint64_t>();
+    } else if (kind == "spread") {
+      rule.kind = Rule::Kind::kSpread;
+      rule.outer = {given[1].cast<std::uint64_t>(), given[2].cast<std::int64_t>()};
     } else if (kind != "all") {
       throw Error(ErrorCode::kInternal, "unknown mask rule \"" + kind + "\"");
     }
@@ -87,10 +92,10 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
 
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts,
+                                           std::vector<std::int64_t> counts, const std::string& of,
                                            std::int64_t gathered) {
   return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                         std::move(counts), gathered);
+                                         std::move(counts), find_named(kOrdered, of), gathered);
 }
 
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,

@@ -33,7 +33,8 @@ struct Tensor {
 
 Compute to_compute(const std::string& name);
 DType to_dtype(const std::string& code);
-// ("all",) | ("band", outer bits, outer last, inner bits, inner last) | ("bernoulli", keep, key)
+// ("all",) | ("band", outer bits, outer last, inner bits, inner last) | ("bernoulli", keep, key) |
+// ("spread", bits, last)
 std::vector<Rule> to_rules(const std::vector<py::tuple>& rules);
 // Checks that all tensors are of one length and mergeable; base may be null.
 Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base);
@@ -43,7 +44,7 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
                                        const Tensor* base, const std::string& compute);
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts,
+                                           std::vector<std::int64_t> counts, const std::string& of,
                                            std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,

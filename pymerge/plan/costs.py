@@ -98,7 +98,7 @@ def _answer(request: Measure) -> object:
         return tuple(Cut(bits=0, last=count) for count in request.counts)
     if isinstance(request, Overlap):
         return tuple((1, 1) for _ in request.sources)
-    return tuple(MaskedTotals(total=1.0, kept=1.0, count=1) for _ in request.sources)
+    return tuple(MaskedTotals(total=1.0, kept=1.0, count=1 << 20) for _ in request.sources)
 
 
 def _list_sources(request: Measure | Combine) -> set[int]:

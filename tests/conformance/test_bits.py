@@ -25,6 +25,7 @@ from pymerge.ops import (
     NearSwap,
     Overlap,
     Select,
+    Spread,
     TaskMerge,
     TopK,
     WeightedSum,
@@ -52,6 +53,9 @@ RULE_SETS = (
     (Bernoulli(30_000, 1), Bernoulli(1, 2), KEEP_ALL, KEEP_NONE),
     (Bernoulli(65_536, 3), Bernoulli(40_000, 1 << 63), Bernoulli(9, 9), Bernoulli(30_000, 1)),
 )
+#: What SCE keeps; and rules that look at all sources beside others.
+APART = (Spread(Cut(0x39000000, 700)),) * 5
+MIXED = (Spread(Cut(0x39000000, 700)), KEEP_ALL, Spread(Cut(0, -1)), Bernoulli(30_000, 1), Spread(Cut(0x7F800000, 3)))
 #: Magnitudes above a threshold, ties included in what is dropped.
 ABOVE = (TopK(Cut(0x3727C5AC, -1)),) * 4
 #: Consensus and whether the sum is divided.
@@ -86,6 +90,28 @@ class TestEveryLevel:
                 request = Select((1, 2, 1, 2, 0), counts, base)
                 answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
                 assert same_answer(*answers), (length, base)
+
+    def test_select_of_how_far_tensors_are_apart(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 3, special=special)
+            counts = (length // 3, length, min(1, length), 0)
+            for sources in ((1,), (1, 2), (3, 1, 2)):
+                request = Select(sources, counts, None, "spread")
+                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                assert same_answer(*answers), (length, sources)
+
+    def test_rules_that_look_at_all_sources(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for length in SEVERAL_LENGTHS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
+            for models in (1, 2, 3, 5):
+                sources, weights = tuple(range(1, models + 1)), (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
+                for rules in (APART[:models], MIXED[:models]):
+                    for measure in (MaskedSum(sources, rules, 0, "l2"), Overlap(sources, rules, 0)):
+                        answers = [ops.measure(measure, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                        assert same_answer(*answers), (length, measure)
+                    for consensus in ("none", "sum", "overlap"):
+                        request = TaskMerge(0, sources, rules, weights, consensus, weights, True, 0.9)
+                        combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
     def test_masked_sum(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:

@@ -13,6 +13,7 @@ from execute.merges import METHODS, SHAPES, Output, make_recipe, random_tensors,
 from safetensors.numpy import load
 
 from pymerge import _core
+from pymerge.methods import method_names
 from pymerge.schedule import Schedule
 
 
@@ -181,3 +182,7 @@ def test_a_merge_without_any_data_writes_a_header(tmp_path: Path) -> None:
     folders = merges.write_models(tmp_path, models)
     made: Schedule = schedule(make_recipe("ties", folders, dtype="float32"))
     assert load(run(made, tmp_path / "out").files["model.safetensors"])["empty"].shape == (0, 4)
+
+
+def test_every_method_is_among_the_merges() -> None:
+    assert {name.partition("-")[0] for name in METHODS} == set(method_names())

@@ -89,6 +89,16 @@ EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]
     ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3, 3, 4]),
     ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"epsilon": 1}, [3, 2, 3, 4]),
     ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3.02, 3, 4]),
+    ("sce", [ONE, TWO], BASE, {}, [1.5, 2.4, 2, 4.8315787]),
+    ("sce", [ONE, TWO], BASE, {"select_topk": 0.5}, [1, 2, 2, 4.8666668]),
+    ("sce", [ONE, TWO], BASE, {"select_topk": 0}, BASE),
+    # Where models agree there is nothing to select.
+    ("sce", [ONE, ONE], BASE, {"select_topk": 0.5}, BASE),
+    ("sce", [ONE, ONE], BASE, {}, ONE),
+    ("sce", [ONE], BASE, {}, ONE),
+    ("sce", [], BASE, {}, BASE),
+    # Task vectors of everyday size are weighted like large ones: nothing absolute is compared with.
+    ("sce", [[1e-4, 0], [3e-4, 1e-4]], [0, 0], {}, [(1 * 1 + 10 * 3) / 11 * 1e-4, 1e-4]),
     ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"r": 1, "alpha": 1}, [2.5, 4, 3, 4]),
     ("ties", [[3], [-1], [-1]], [0], FULL, [3]),
     ("ties", [[3], [-1], [-1]], [0], {**FULL, "consensus": "count"}, [-1]),
