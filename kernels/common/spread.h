@@ -33,8 +33,9 @@ inline bool any_spread(const Rule* rules, int n) {
 
 // rule_mask for every kind of rule; `spread` is V, read only by kSpread.
 template <typename Real>
-inline void mask_of(const Rule& rule, std::int64_t begin, int n, const Real* __restrict delta,
-                    const Real* __restrict spread, Bits<Real>* __restrict keep) {
+[[gnu::noinline]] void mask_of(const Rule& rule, std::int64_t begin, int n,
+                               const Real* __restrict delta, const Real* __restrict spread,
+                               Bits<Real>* __restrict keep) {
   if (rule.kind != Rule::Kind::kSpread) return rule_mask(rule, begin, n, delta, keep);
   Rule band = rule;
   band.kind = Rule::Kind::kBand;

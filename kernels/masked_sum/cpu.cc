@@ -97,19 +97,71 @@ void add_block_vectors(const Operand& tensor, const Operand& base, const Rule& r
   totals.count += ones;
 }
 
+// A whole block of a task vector under a mask of words, in L1 or L2, likewise.
+template <typename V, DType dtype, Norm norm>
+void add_block_kept(const Operand& tensor, const Operand& base, const std::uint32_t* keep,
+                    std::int64_t begin, MaskedTotals& totals) {
+  const auto ones = V::fill_key(~0u);
+  double all[kLanes];
+  double kept[kLanes];
+  std::int64_t count = 0;
+  const VectorInput<V, dtype> input(tensor, begin);
+  const VectorInput<V, dtype> origin(base, begin);
+  const auto add = [](typename V::Wide sum, typename V::Wide term) {
+    // Exact products: FMA rounds as an addition does.
+    return norm == Norm::kL2 ? V::add_product(term, term, sum) : V::add(sum, term);
+  };
+  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
+    typename V::Wide sums[4] = {};
+    for (int k = lane; k < kBlock; k += kLanes) {
+      const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
+      const auto mask = V::equal(V::load_keys(keep + k), ones);
+      const auto masked = V::keep(mask, magnitude);
+      count += V::count(mask);
+      sums[0] = add(sums[0], V::widen_low(magnitude));
+      sums[1] = add(sums[1], V::widen_high(magnitude));
+      sums[2] = add(sums[2], V::widen_low(masked));
+      sums[3] = add(sums[3], V::widen_high(masked));
+    }
+    V::store(all + lane, sums[0]);
+    V::store(all + lane + V::kWide, sums[1]);
+    V::store(kept + lane, sums[2]);
+    V::store(kept + lane + V::kWide, sums[3]);
+  }
+  totals.total += tree_sum(all);
+  totals.kept += tree_sum(kept);
+  totals.count += count;
+}
+
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
-template <typename V>
+template <typename V, typename Real>
 std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-                         Norm norm, Range range, MaskedTotals* totals) {
+                         Norm norm, Range range, MaskedTotals* totals, Workspace<Real>* space) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
-    const bool random = std::all_of(
-        rules, rules + n, [](const Rule& rule) { return rule.kind == Rule::Kind::kBernoulli; });
-    if (base == nullptr || !random || norm != Norm::kL1) return 0;
+    const auto all = [=](auto... kinds) {
+      return std::all_of(rules, rules + n,
+                         [=](const Rule& rule) { return ((rule.kind == kinds) || ...); });
+    };
+    const bool random = all(Rule::Kind::kBernoulli) && norm == Norm::kL1;
+    const bool apart = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll) && norm != Norm::kMax;
+    if (base == nullptr || !(random || apart)) return 0;
     with_dtype(tensors, n, base, [&](auto dtype) {
       for (; done + kBlock <= range.count; done += kBlock) {
+        const std::int64_t begin = range.begin + done;
+        if (apart && any_spread(rules, n)) {
+          spread_of(tensors, n, begin, kBlock, space->base, space->delta, space->spread);
+        }
         for (int i = 0; i < n; ++i) {
-          add_block_vectors<V, dtype()>(tensors[i], *base, rules[i], range.begin + done, totals[i]);
+          if (random) {
+            add_block_vectors<V, dtype()>(tensors[i], *base, rules[i], begin, totals[i]);
+            continue;
+          }
+          // Neither kind looks at the task vector.
+          mask_of(rules[i], begin, kBlock, space->delta, space->spread, space->keep);
+          const auto add = norm == Norm::kL1 ? &add_block_kept<V, dtype(), Norm::kL1>
+                                             : &add_block_kept<V, dtype(), Norm::kL2>;
+          add(tensors[i], *base, space->keep, begin, totals[i]);
         }
       }
     });
@@ -122,7 +174,7 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
             Range range, MaskedTotals* totals, Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
   const std::int64_t done =
-      add_vectors<VectorFor<Real>>(tensors, rules, n, base, norm, range, totals);
+      add_vectors<VectorFor<Real>>(tensors, rules, n, base, norm, range, totals, space);
   range = {range.begin + done, range.count - done};
   const bool apart = any_spread(rules, n);
   for_each_chunk(range, [&](std::int64_t begin, int count) {

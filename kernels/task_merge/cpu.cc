@@ -157,7 +157,7 @@ void elect(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
 
 template <typename Real>
 Real sign_of(Real value) {
-  return value > 0 ? Real{1} : value < 0 ? Real{-1} : value;  // NaN stays, so that its side loses
+  return value > 0 ? Real{1} : value < 0 ? Real{-1} : Real{0};  // NaN votes for neither side
 }
 
 // S by any consensus, from K_i in the parts: the spec's steps, one pass over L1-resident arrays

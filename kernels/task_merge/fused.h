@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "common/rules.h"
+#include "common/spread.h"
 #include "common/vectors.h"
 #include "task_merge/task_merge.h"
 
@@ -36,8 +37,8 @@ class FusedMerge {
   }
 
  private:
-  // Tops: bands without an inner cut.
-  enum class Masks { kNone, kTops, kBands, kDraws };
+  // Tops: bands without an inner cut. Apart: one top of how far the sources are apart.
+  enum class Masks { kNone, kTops, kBands, kDraws, kApart };
   using Loop = void (*)(const FusedMerge&, std::int64_t, int, float*);
   static constexpr int kMost = 4;
 
@@ -50,9 +51,13 @@ class FusedMerge {
         } else if constexpr ((1 << count()) <= V::kTable) {
           if (args_.consensus == Consensus::kSum && args_.votes == nullptr) {
             loop_ = pick<dtype(), count(), Consensus::kSum>();
+          } else if (args_.consensus == Consensus::kSum) {
+            loop_ = pick<dtype(), count(), Consensus::kSum, true>();
+          } else if (args_.consensus == Consensus::kCount) {
+            loop_ = pick<dtype(), count(), Consensus::kCount, true>();
           } else if (args_.consensus == Consensus::kOverlap && kind_ == Masks::kTops) {
             // What a top mask keeps is not zero, unless it keeps all: see set_masks.
-            loop_ = &merge<dtype(), count(), Masks::kTops, Consensus::kOverlap>;
+            loop_ = &merge<dtype(), count(), Masks::kTops, Consensus::kOverlap, false>;
           }
           make_factors();
         }
@@ -66,32 +71,43 @@ class FusedMerge {
     bool bands = false;
     bool tops = true;
     bool draws = false;
+    bool apart = true;  // all by one spread
     for (int i = 0; i < args_.n; ++i) {
       const Rule& rule = args_.rules[i];
+      const Rule::Cut& first = args_.rules[0].outer;
       // A dropped element counts as +0 here, as c times 0 elsewhere.
       if (!std::isfinite(args_.coefficients[i])) return false;
-      if (rule.kind == Rule::Kind::kSpread) return false;
+      if (args_.votes != nullptr && !std::isfinite(args_.votes[i])) return false;
+      apart &= rule.kind == Rule::Kind::kSpread && rule.outer.bits == first.bits &&
+               rule.outer.last == first.last;
       all &= rule.kind == Rule::Kind::kKeepAll;
       draws |= rule.kind == Rule::Kind::kBernoulli;
       bands |= rule.kind == Rule::Kind::kBand && !keeps_nothing(rule);
       tops &= rule.inner.bits > BitsOf<float>::kQuietNan;
     }
-    kind_ = all ? Masks::kNone : draws ? Masks::kDraws : tops ? Masks::kTops : Masks::kBands;
-    return !(draws && bands);
+    kind_ = all     ? Masks::kNone
+            : apart ? Masks::kApart
+            : draws ? Masks::kDraws
+            : tops  ? Masks::kTops
+                    : Masks::kBands;
+    return apart || !(any_spread(args_.rules, args_.n) || (draws && bands));
   }
 
-  template <DType dtype, int n, Consensus consensus>
+  template <DType dtype, int n, Consensus consensus, bool votes = false>
   Loop pick() const {
     switch (kind_) {
       case Masks::kNone:
-        return &merge<dtype, n, Masks::kNone, consensus>;
+        return &merge<dtype, n, Masks::kNone, consensus, votes>;
       case Masks::kTops:
-        return &merge<dtype, n, Masks::kTops, consensus>;
+        return &merge<dtype, n, Masks::kTops, consensus, votes>;
       case Masks::kBands:
-        return &merge<dtype, n, Masks::kBands, consensus>;
-      default:
-        return &merge<dtype, n, Masks::kDraws, consensus>;
+        return &merge<dtype, n, Masks::kBands, consensus, votes>;
+      case Masks::kDraws:
+        return &merge<dtype, n, Masks::kDraws, consensus, votes>;
+      case Masks::kApart:
+        return &merge<dtype, n, Masks::kApart, consensus, votes>;
     }
+    return nullptr;
   }
 
   static bool keeps_nothing(const Rule& rule) {
@@ -119,15 +135,15 @@ class FusedMerge {
     for (int i = 0; i < args_.n && kind_ != Masks::kNone; ++i) {
       const Rule& rule = args_.rules[i];
       low_[i] = 0;
-      high_[i] = kTop;
-      if (kind_ != Masks::kDraws && rule.kind == Rule::Kind::kBand) {
+      high_[i] = kLargest;
+      if (kind_ != Masks::kDraws && rule.kind != Rule::Kind::kKeepAll) {
         for (const std::int64_t last : {rule.outer.last, rule.inner.last}) {
           if (last + 1 > begin && last + 1 < begin + n) return false;
         }
-        low_[i] = std::min(kTop, first_inside<float>(rule.outer, begin));
-        high_[i] = std::min(kTop, first_inside<float>(rule.inner, begin));
+        low_[i] = std::min(kLargest, first_inside<float>(rule.outer, begin));
+        high_[i] = std::min(kLargest, first_inside<float>(rule.inner, begin));
         // Tops compare bits, in which NaN are many: right as long as all of them are in or out.
-        if (low_[i] > BitsOf<float>::kQuietNan && low_[i] < kTop) return false;
+        if (low_[i] > BitsOf<float>::kQuietNan && low_[i] < kLargest) return false;
       } else if (kind_ == Masks::kDraws) {
         low_[i] = rule.kind == Rule::Kind::kKeepAll ? 0x10000u
                   : rule.kind == Rule::Kind::kBand  ? 0
@@ -141,10 +157,16 @@ class FusedMerge {
     return true;
   }
 
-  template <DType dtype, int n, Masks kind, Consensus consensus>
+  // `votes`: ballots are not the parts, but task vectors times numbers of their own.
+  template <DType dtype, int n, Masks kind, Consensus consensus, bool votes>
   static void merge(const FusedMerge& self, std::int64_t begin, int count, float* sums) {
+    constexpr bool kTop = kind == Masks::kTops || kind == Masks::kApart;
     const TaskMergeArgs& args = self.args_;
+    const double* const voting = args.votes == nullptr ? args.coefficients : args.votes;
+    const auto plus = V::not_negative(V::fill(1.0f));
+    const auto minus = V::not_negative(V::fill(-1.0f));
     typename V::Real coefficients[n];
+    typename V::Real ballot_factors[n];
     typename V::Key low[n];
     typename V::Key high[n];
     const std::uint16_t* draws[n];
@@ -153,19 +175,35 @@ class FusedMerge {
     for (int i = 0; i < n; ++i) {
       inputs[i] = {args.tensors[i], begin};
       coefficients[i] = V::fill(static_cast<float>(args.coefficients[i]));
+      ballot_factors[i] = V::fill(static_cast<float>(voting[i]));
       if constexpr (kind != Masks::kNone) {
         draws[i] = self.source_draws_[i];
         // Tops: above the key before the first; what keeps nothing is above them all.
-        low[i] = V::fill_key(kind == Masks::kTops ? self.low_[i] - (self.low_[i] < kTop ? 1u : 0u)
-                                                  : self.low_[i]);
+        low[i] =
+            V::fill_key(kTop ? self.low_[i] - (self.low_[i] < kLargest ? 1u : 0u) : self.low_[i]);
         high[i] = V::fill_key(self.high_[i]);
       }
     }
     for (int e = 0; e < count; e += V::kWidth) {
       const auto base = origin[e];
       typename V::Real parts[n];
+      typename V::Real ballots[n];
       typename V::Mask taking[n] = {};
       typename V::Real sum{};
+      // Under kCount: votes for either side; + wins ties, hence the 1.
+      auto ayes = V::fill_key(1);
+      auto noes = V::no_bits();
+      typename V::Mask apart{};
+      if constexpr (kind == Masks::kApart) {
+        auto spread = V::fill(0.0f);
+        for (int i = 0; i < n; ++i) {
+          for (int j = i + 1; j < n; ++j) {
+            const auto difference = V::subtract(inputs[i][e], inputs[j][e]);
+            spread = V::add(spread, V::multiply(difference, difference));
+          }
+        }
+        apart = V::above(V::magnitude_bits(spread), low[0]);
+      }
       for (int i = 0; i < n; ++i) {
         const auto delta = V::subtract(inputs[i][e], base);
         typename V::Mask mask{};
@@ -175,6 +213,8 @@ class FusedMerge {
           mask = V::in_band(V::magnitude_key(delta), low[i], high[i]);
         } else if constexpr (kind == Masks::kDraws) {
           mask = V::drawn(draws[i] + e, low[i]);
+        } else if constexpr (kind == Masks::kApart) {
+          mask = apart;
         }
         if constexpr (kind == Masks::kNone) {
           parts[i] = V::multiply(coefficients[i], delta);
@@ -184,16 +224,29 @@ class FusedMerge {
           // Where all are dropped, the sign of zero is the coefficient's.
           parts[i] = V::multiply(coefficients[i], V::keep(mask, delta));
         }
-        sum = i == 0 ? parts[0] : V::add(sum, parts[i]);
+        if constexpr (!votes) {
+          ballots[i] = parts[i];
+        } else if constexpr (kind == Masks::kNone) {
+          ballots[i] = V::multiply(ballot_factors[i], delta);
+        } else {
+          ballots[i] = V::multiply_if(mask, ballot_factors[i], delta);
+        }
+        if constexpr (consensus == Consensus::kCount) {
+          ayes = V::count_in(ayes, V::agrees(ballots[i], plus));
+          noes = V::count_in(noes, V::agrees(ballots[i], minus));
+        } else {
+          sum = i == 0 ? ballots[0] : V::add(sum, ballots[i]);
+        }
         if constexpr (consensus == Consensus::kOverlap) taking[i] = mask;
       }
       if constexpr (consensus != Consensus::kNone) {
-        const auto side = V::not_negative(sum);
+        auto side = V::not_negative(sum);
+        if constexpr (consensus == Consensus::kCount) side = V::above(ayes, noes);
         auto merged = V::fill(0.0f);
         auto agreed = V::no_bits();
         for (int i = 0; i < n; ++i) {
           auto agrees = taking[i];
-          if constexpr (consensus == Consensus::kSum) agrees = V::agrees(parts[i], side);
+          if constexpr (consensus != Consensus::kOverlap) agrees = V::agrees(ballots[i], side);
           merged = V::add_if(agrees, merged, parts[i]);
           agreed = V::set_bit(agreed, agrees, i);
         }
@@ -204,7 +257,7 @@ class FusedMerge {
   }
 
   // Above every key, and still positive as a signed number, which is how vectors compare.
-  static constexpr std::uint32_t kTop = 0x7fffffffu;
+  static constexpr std::uint32_t kLargest = 0x7fffffffu;
 
   const TaskMergeArgs& args_;
   std::uint16_t* const draws_;

@@ -4,7 +4,7 @@
 
     without election:  S = P_1 + ... + P_n
     with election:     V_i = v_i K_i (P_i where no votes are given)
-                       T = V_1 + ... + V_n, or the sum of their signs -1, 0, 1 under "count"
+                       T = V_1 + ... + V_n, or the sum of their signs -1, 0, 1 under "count" (NaN has none)
                        the + side wins where T >= 0, else the - side
                        a_i = V_i is not on the other side and not zero   (NaN always takes part);
                              under "overlap", where nobody votes: K_i is not zero
@@ -51,7 +51,7 @@ def _elect(
     if consensus == "overlap":
         agreeing = [~(part == 0) for part in kept]
     else:
-        counted = [np.sign(ballot) for ballot in ballots] if consensus == "count" else ballots
+        counted = [np.nan_to_num(np.sign(ballot)) for ballot in ballots] if consensus == "count" else ballots
         total = counted[0]
         for ballot in counted[1:]:
             total = total + ballot

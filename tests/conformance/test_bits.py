@@ -55,6 +55,7 @@ RULE_SETS = (
 )
 #: What SCE keeps; and rules that look at all sources beside others.
 APART = (Spread(Cut(0x39000000, 700)),) * 5
+APART_OR_ALL = (APART[0], KEEP_ALL, APART[0], Spread(Cut(0x38000000, 9)), KEEP_ALL)
 MIXED = (Spread(Cut(0x39000000, 700)), KEEP_ALL, Spread(Cut(0, -1)), Bernoulli(30_000, 1), Spread(Cut(0x7F800000, 3)))
 #: Magnitudes above a threshold, ties included in what is dropped.
 ABOVE = (TopK(Cut(0x3727C5AC, -1)),) * 4
@@ -105,12 +106,13 @@ class TestEveryLevel:
             operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
             for models in (1, 2, 3, 5):
                 sources, weights = tuple(range(1, models + 1)), (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
-                for rules in (APART[:models], MIXED[:models]):
-                    for measure in (MaskedSum(sources, rules, 0, "l2"), Overlap(sources, rules, 0)):
+                for rules in (APART[:models], APART_OR_ALL[:models], MIXED[:models]):
+                    norms = (MaskedSum(sources, rules, base, norm) for base in (0, None) for norm in ("l1", "l2"))
+                    for measure in (*norms, Overlap(sources, rules, 0)):
                         answers = [ops.measure(measure, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
                         assert same_answer(*answers), (length, measure)
-                    for consensus in ("none", "sum", "overlap"):
-                        request = TaskMerge(0, sources, rules, weights, consensus, weights, True, 0.9)
+                    for consensus, votes in (("none", ()), ("sum", ()), ("sum", weights[::-1]), ("overlap", ())):
+                        request = TaskMerge(0, sources, rules, weights, consensus, weights, True, 0.9, votes)
                         combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
     def test_masked_sum(self, cpu: CpuOps, dtype: str, special: bool) -> None:
@@ -167,7 +169,7 @@ class TestEveryLevel:
                 votes = (1.0, 1.0, -2.0, 0.0, 0.5)[:models]
                 alone = (1.5, 1.25, -1.0, 3.0, 0.0)[:models]
                 for consensus in ("sum", "count", "overlap"):
-                    for extra in ((votes, ()), ((), alone), (votes, alone)):
+                    for extra in ((votes, ()), ((), alone), (votes, alone), ((np.inf,) * models, ())):
                         request = TaskMerge(0, sources, rules[:models], weights, consensus, weights, True, 0.9, *extra)
                         combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
