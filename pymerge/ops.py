@@ -23,6 +23,7 @@ __all__ = [
     "Cut",
     "Gram",
     "KeepAll",
+    "KeyCounts",
     "Lines",
     "MaskRule",
     "MaskedSum",
@@ -140,6 +141,8 @@ class Select:
 
     A source may be listed more than once, with different counts; 0 <= counts[i] <= n elements.
     `of` "spread": not magnitudes but how far all the sources are apart; each count is of that.
+    `group`: together with the selects of other tensors in a group of this name, the sums of their counts are
+    selected, tensors standing one after the other; a program asks for that first of all, if it does.
     Answer: a tuple of `Cut`, one per count.
     """
 
@@ -147,6 +150,22 @@ class Select:
     counts: tuple[int, ...]
     base: int | None = None
     of: str = "magnitude"
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyCounts:
+    """How many magnitudes of each task vector lie where: what a group's cuts are found by.
+
+    The bit patterns from `lows[i]` on are cut into `buckets` of 2^`shift` each.
+    Answer: a flat array("Q") of [n, buckets].
+    """
+
+    sources: tuple[int, ...]
+    lows: tuple[int, ...]
+    shift: int
+    buckets: int
+    base: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +204,7 @@ class Overlap:
     base: int | None = None
 
 
-Measure: TypeAlias = Gram | Select | MaskedSum | Overlap
+Measure: TypeAlias = Gram | Select | KeyCounts | MaskedSum | Overlap
 
 
 # Combines: one fused pass that reads every source once and writes the output once.

@@ -31,6 +31,7 @@ from pymerge.ops import (
     Combine,
     Cut,
     Gram,
+    KeyCounts,
     Lines,
     MaskedSum,
     MaskRule,
@@ -125,6 +126,7 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "gram/columns-2": (lambda dtype, n: Gram((0, 1), None, _cut(n, strided=True)), ("bfloat16",)),
     "select/2": (lambda dtype, n: Select((1, 2), (n // 2,) * 2, 0), ("bfloat16", "float16", "float32", "float64")),
     "select/band": (lambda dtype, n: Select((1, 1), (n // 10, n // 2), 0), ("bfloat16",)),
+    "key_counts/1": (lambda dtype, n: KeyCounts((1,), (0,), 15, 1 << 16, 0), ("bfloat16",)),
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),
     "masked_sum/squares": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0, "l2"), ("bfloat16",)),
@@ -171,7 +173,7 @@ def _run_kernel(request: Request, dtype: str, count: int) -> Run:
     if isinstance(request, (WeightedSum, TaskMerge, NearSwap)):
         out = np.empty(count, NUMPY_DTYPES[dtype])
         return lambda: ops.combine(request, operands, compute, out)
-    assert isinstance(request, (Gram, Select, MaskedSum, Overlap))
+    assert isinstance(request, (Gram, Select, KeyCounts, MaskedSum, Overlap))
     return lambda: ops.measure(request, operands, compute)
 
 

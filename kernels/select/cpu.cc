@@ -143,7 +143,7 @@ void scan_as(SelectEntry* entries, int n, const Operand* base, Range range, void
   }
 }
 
-template <typename Real>
+template <typename Real, bool kShared>
 void histogram_as(SelectEntry* entries, int n, const Operand* base, Range tile, void* scratch) {
   using Key = Bits<Real>;
   for_each_key_chunk<Real>(
@@ -152,8 +152,12 @@ void histogram_as(SelectEntry* entries, int n, const Operand* base, Range tile, 
         const auto width = static_cast<Key>(entry.high - entry.low);
         for (int i = 0; i < count; ++i) {
           const auto offset = static_cast<Key>(keys[i] - low);
-          if (offset <= width) {
-            __atomic_fetch_add(entry.buckets + (offset >> entry.shift), 1u, __ATOMIC_RELAXED);
+          if (offset > width) continue;
+          std::uint32_t* const bucket = entry.buckets + (offset >> entry.shift);
+          if constexpr (kShared) {
+            __atomic_fetch_add(bucket, 1u, __ATOMIC_RELAXED);
+          } else {
+            ++*bucket;
           }
         }
       });
@@ -181,14 +185,16 @@ void scan(SelectEntry* entries, int n, const Operand* base, Compute compute, Ran
                                : scan_as<float>(entries, n, base, tile, scratch);
 }
 
+template <bool kShared>
 void histogram(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
                void* scratch) {
-  compute == Compute::kFloat64 ? histogram_as<double>(entries, n, base, tile, scratch)
-                               : histogram_as<float>(entries, n, base, tile, scratch);
+  compute == Compute::kFloat64 ? histogram_as<double, kShared>(entries, n, base, tile, scratch)
+                               : histogram_as<float, kShared>(entries, n, base, tile, scratch);
 }
 
 }  // namespace
 
-PYMERGE_EXPORT(SelectKernel, select) = {keys, scan, histogram, sizeof(Workspace<double>)};
+PYMERGE_EXPORT(SelectKernel, select) = {keys, scan, histogram<true>, histogram<false>,
+                                        sizeof(Workspace<double>)};
 
 }  // namespace pymerge

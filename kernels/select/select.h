@@ -38,6 +38,9 @@ struct SelectKernel {
   // The same pass, counting keys inside the bracket by bucket.
   void (*histogram)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
                     void* scratch);
+  // The same into buckets that no other thread has.
+  void (*histogram_alone)(SelectEntry* entries, int n, const Operand* base, Compute compute,
+                          Range tile, void* scratch);
   std::size_t scratch_bytes;
 };
 

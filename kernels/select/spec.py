@@ -11,6 +11,9 @@ keys[e] == bits and e <= last. Ties go to the lowest flat index, so exactly k el
 NaN is the largest magnitude. k = 0: bits is above every key, last = -1.
 Passes over the inputs: 1 for all tensors together (a bracket that missed its rank costs 2 more).
 The answer is unique, so every algorithm that is right agrees bit for bit.
+
+`run_counts`: how many keys of each tensor have low_i + b 2^shift <= key < low_i + (b + 1) 2^shift, for
+b < `buckets`. Out: [n, buckets] integers. Passes: 1.
 """
 
 from __future__ import annotations
@@ -46,3 +49,15 @@ def run(
         last = int(order[count - 1])
         cuts.append((int(keys[last]), last))
     return tuple(cuts)
+
+
+def run_counts(
+    tensors: Sequence[Array], base: Array | None, lows: Sequence[int], shift: int, buckets: int, compute: str
+) -> Array:
+    """The contract of counts, bit for bit."""
+    counts = np.zeros((len(tensors), buckets), np.uint64)
+    for row, tensor, low in zip(counts, tensors, lows, strict=True):
+        keys = magnitude_keys(decode_delta(tensor, base, compute)).astype(np.uint64)
+        places = (keys[keys >= low] - np.uint64(low)) >> np.uint64(shift)
+        row += np.bincount(places[places < buckets].astype(np.int64), minlength=buckets).astype(np.uint64)
+    return counts

@@ -191,8 +191,8 @@ class FusedMerge {
       typename V::Mask taking[n] = {};
       typename V::Real sum{};
       // Under kCount: votes for either side; + wins ties, hence the 1.
-      auto ayes = V::fill_key(1);
-      auto noes = V::no_bits();
+      auto pluses = V::fill_key(1);
+      auto minuses = V::no_bits();
       typename V::Mask apart{};
       if constexpr (kind == Masks::kApart) {
         auto spread = V::fill(0.0f);
@@ -232,8 +232,8 @@ class FusedMerge {
           ballots[i] = V::multiply_if(mask, ballot_factors[i], delta);
         }
         if constexpr (consensus == Consensus::kCount) {
-          ayes = V::count_in(ayes, V::agrees(ballots[i], plus));
-          noes = V::count_in(noes, V::agrees(ballots[i], minus));
+          pluses = V::count_in(pluses, V::agrees(ballots[i], plus));
+          minuses = V::count_in(minuses, V::agrees(ballots[i], minus));
         } else {
           sum = i == 0 ? ballots[0] : V::add(sum, ballots[i]);
         }
@@ -241,7 +241,7 @@ class FusedMerge {
       }
       if constexpr (consensus != Consensus::kNone) {
         auto side = V::not_negative(sum);
-        if constexpr (consensus == Consensus::kCount) side = V::above(ayes, noes);
+        if constexpr (consensus == Consensus::kCount) side = V::above(pluses, minuses);
         auto merged = V::fill(0.0f);
         auto agreed = V::no_bits();
         for (int i = 0; i < n; ++i) {

@@ -42,6 +42,13 @@ def _cuts(pairs: Sequence[tuple[int, int]], _: Call) -> tuple[Cut, ...]:
     return tuple(Cut(bits, last) for bits, last in pairs)
 
 
+def _counts(raw: bytes, _: Call) -> array[int]:
+    """The bytes of [n, buckets] uint64 counts to a flat array."""
+    counts = array("Q")
+    counts.frombytes(raw)
+    return counts
+
+
 def _masked_totals(partials: Sequence[tuple[float, float, int]], call: Call) -> tuple[MaskedTotals, ...]:
     """[tiles * size] rows of (total, kept, count), tile by tile, to one answer per source."""
     size = len(call.sources)
@@ -67,6 +74,7 @@ _ANSWERS: dict[str, Callable[[Any, Call], object]] = {
     "gram": _gram_matrix,
     "gram_lines": _line_sums,
     "select": _cuts,
+    "key_counts": _counts,
     "masked_sum": _masked_totals,
     "overlap": _overlaps,
 }

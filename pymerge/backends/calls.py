@@ -18,6 +18,7 @@ from pymerge.ops import (
     Copy,
     Gram,
     KeepAll,
+    KeyCounts,
     Lines,
     MaskedSum,
     MaskRule,
@@ -95,6 +96,7 @@ def _task_merge(request: TaskMerge) -> tuple[str, tuple[Any, ...]]:
 _CALLS: dict[type[Any], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Gram: _gram,
     Select: lambda request: ("select", (list(request.counts), request.of)),
+    KeyCounts: lambda request: ("key_counts", (list(request.lows), request.shift, request.buckets)),
     MaskedSum: lambda request: ("masked_sum", (_rules(request.rules), request.norm)),
     Overlap: lambda request: ("overlap", (_rules(request.rules),)),
     WeightedSum: _weighted_sum,

@@ -234,6 +234,14 @@ void bind_engine(py::module_& module) {
                  make_select(tensors, base, compute, std::move(counts), of, self.gathered()),
                  &select_answer);
            })
+      .def("measure_key_counts",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, std::vector<std::uint64_t> lows, int shift,
+              std::int64_t buckets) {
+             self.submit(ticket,
+                         make_key_counts(tensors, base, compute, std::move(lows), shift, buckets),
+                         &key_counts_answer);
+           })
       .def("measure_masked_sum",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute, const std::vector<py::tuple>& rules,

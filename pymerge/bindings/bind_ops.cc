@@ -91,6 +91,16 @@ void bind_ops(py::module_& module) {
       },
       arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("of"), arg("threads"));
   module.def(
+      "key_counts",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         std::vector<std::uint64_t> lows, int shift, std::int64_t buckets, int threads) {
+        const auto job = make_key_counts(tensors, base, compute, std::move(lows), shift, buckets);
+        run_released(job, threads);
+        return key_counts_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("lows"), arg("shift"), arg("buckets"),
+      arg("threads"), "The bytes of [n, buckets] uint64.");
+  module.def(
       "masked_sum",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
          const std::vector<py::tuple>& rules, const std::string& norm, int threads) {

@@ -98,6 +98,14 @@ std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& ten
                                          std::move(counts), find_named(kOrdered, of), gathered);
 }
 
+std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  std::vector<std::uint64_t> lows, int shift,
+                                                  std::int64_t buckets) {
+  return std::make_shared<KeyCountsMeasure>(to_inputs(tensors, base), to_compute(compute),
+                                            std::move(lows), shift, buckets);
+}
+
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules,
@@ -196,6 +204,12 @@ py::object select_answer(const SelectMeasure& job) {
   py::list cuts;
   for (const Rule::Cut& cut : job.cuts()) cuts.append(py::make_tuple(cut.bits, cut.last));
   return cuts;
+}
+
+py::object key_counts_answer(const KeyCountsMeasure& job) {
+  const std::vector<std::uint64_t>& counts = job.counts();
+  return py::bytes(reinterpret_cast<const char*>(counts.data()),
+                   counts.size() * sizeof(std::uint64_t));
 }
 
 py::object masked_sum_answer(const MaskedSumMeasure& job) {

@@ -17,6 +17,7 @@
 #include "masked_sum/job.h"
 #include "near_swap/job.h"
 #include "overlap/job.h"
+#include "select/counts.h"
 #include "select/job.h"
 #include "task_merge/job.h"
 #include "weighted_sum/job.h"
@@ -46,6 +47,10 @@ std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& ten
                                            const Tensor* base, const std::string& compute,
                                            std::vector<std::int64_t> counts, const std::string& of,
                                            std::int64_t gathered = SelectMeasure::kGathered);
+std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  std::vector<std::uint64_t> lows, int shift,
+                                                  std::int64_t buckets);
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules,
@@ -80,6 +85,7 @@ std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensor
 py::object gram_answer(const GramMeasure& job);
 py::object gram_lines_answer(const GramLinesMeasure& job);
 py::object select_answer(const SelectMeasure& job);
+py::object key_counts_answer(const KeyCountsMeasure& job);
 py::object masked_sum_answer(const MaskedSumMeasure& job);
 py::object overlap_answer(const OverlapMeasure& job);
 

@@ -5,9 +5,10 @@ hands its combine to the engine, and keeps only as much in flight as keeps the w
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pymerge import _core
 from pymerge.backends import load_ops, resolve_backend
@@ -16,7 +17,7 @@ from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.usage import MemoryWatch, disk_bytes, name_limit
 from pymerge.execute.values import ExecutionReport, OnProgress, Progress
-from pymerge.ops import Combine, Copy, Program
+from pymerge.ops import Combine, Copy, Cut, Measure, Program, Select
 from pymerge.plan.values import TensorTask
 from pymerge.schedule.values import Schedule, Shard
 
@@ -28,6 +29,8 @@ _AHEAD = 256 << 20
 #: Seconds between looks at what was written; a window of `_AHEAD` lasts 0.1 s at 2.5 GB/s.
 _POLL = 0.02
 _PROGRESS_EVERY = 0.1
+#: Tensors whose magnitudes are counted at once, at half a megabyte of counts a model each.
+_COUNTED = 8
 _WRITERS = 2
 #: Output files open at once, however small they are: far below the usual limit of 1024 descriptors.
 _OPEN_SHARDS = 64
@@ -35,10 +38,11 @@ _OPEN_SHARDS = 64
 
 @dataclass(slots=True)
 class _Flight:
-    """A task whose program waits for an answer."""
+    """A task whose program waits for an answer; `number` is the task's in the plan."""
 
     shard: int
     segment: int
+    number: int
     task: TensorTask
     program: Program
     nbytes: int
@@ -73,6 +77,7 @@ class _Execution:
         self._decided = 0
         self._where: dict[tuple[int, int], TensorTask] = {}
         self._current = ""
+        self._group_cuts: dict[int, tuple[Cut, ...]] = {}
         self.opened = 0
         self.copied = 0
         self.nonfinite: dict[str, int] = {}
@@ -80,6 +85,13 @@ class _Execution:
     def run(self, report: OnProgress | None, started: float, memory: MemoryWatch) -> None:
         """Drive every task to its last byte."""
         total = sum(shard.size for shard in self._schedule.shards)
+
+        def tell(status: Mapping[str, Any]) -> None:
+            memory.sample()
+            if report:
+                report(Progress(time.monotonic() - started, status["read"], status["written"], total, self._current))
+
+        self._find_group_cuts(lambda: tell(self._engine.status()))
         waiting = self._placements()
         next_report = started
         more = True
@@ -93,13 +105,38 @@ class _Execution:
             now = time.monotonic()
             if now >= next_report:
                 next_report = now + _PROGRESS_EVERY
-                memory.sample()
-                if report:
-                    report(Progress(now - started, status["read"], status["written"], total, self._current))
+                tell(status)
             if not more and not self._flights and status["shards_finished"] == len(self._schedule.shards):
                 break
-        if report:
-            report(Progress(time.monotonic() - started, status["read"], status["written"], total, self._current))
+        tell(status)
+
+    def _find_group_cuts(self, tell: Callable[[], None]) -> None:
+        """Answer the selects of groups, which look at many tensors, before any tensor is merged."""
+        selects = {}
+        for number, task in enumerate(self._tasks):
+            request = next(self._schedule.plan.method.program(task.inputs), None) if task.inputs else None
+            if isinstance(request, Select) and request.group:
+                selects[number] = request
+        if not selects:
+            return
+        # Loads numpy, which most merges do without.
+        from pymerge.execute.groups import find_group_cuts
+
+        def measure(requests: Mapping[int, Measure]) -> Iterator[tuple[int, Any]]:
+            waiting = list(requests.items())[::-1]
+            running: set[int] = set()
+            while waiting or running:
+                while waiting and len(running) < _COUNTED:
+                    number, request = waiting.pop()
+                    self._current = self._tasks[number].name
+                    self._feeder.measure(number, self._tasks[number], request)
+                    running.add(number)
+                for number, answer in self._feeder.collect(_PROGRESS_EVERY):
+                    running.remove(number)
+                    yield number, answer
+                tell()
+
+        self._group_cuts = find_group_cuts(self._tasks, selects, measure)
 
     def _has_room(self, written: int, finished: int) -> bool:
         return self._measuring < _AHEAD and self._decided - written < _AHEAD and self.opened - finished < _OPEN_SHARDS
@@ -137,7 +174,7 @@ class _Execution:
         ticket, self._tickets = self._tickets, self._tickets + 1
         program = self._schedule.plan.method.program(task.inputs)
         nbytes = sum(source.nbytes for source in task.sources)
-        self._flights[ticket] = _Flight(shard, segment, task, program, nbytes)
+        self._flights[ticket] = _Flight(shard, segment, index, task, program, nbytes)
         self._measuring += nbytes
         self._advance(ticket, None)
         return True
@@ -146,6 +183,8 @@ class _Execution:
         flight = self._flights[ticket]
         try:
             request = flight.program.send(answer)
+            if isinstance(request, Select) and request.group:
+                request = flight.program.send(self._group_cuts[flight.number])
         except StopIteration as stop:
             del self._flights[ticket]
             self._measuring -= flight.nbytes

@@ -50,6 +50,15 @@ _ELECTION = (
     ),
 )
 
+#: What is ordered by magnitude together.
+_TRIM_SCOPE = Parameter(
+    "trim_scope",
+    str,
+    "densities are of each tensor, of each layer's tensors together, or of the whole model",
+    default="tensor",
+    choices=("tensor", "layer", "global"),
+)
+
 #: Breadcrumbs' second parameter.
 GAMMA = Parameter(
     "gamma",
@@ -62,7 +71,9 @@ GAMMA = Parameter(
 )
 
 
-def family_parameters(*, normalize: bool, rescale: bool, density: str, elect: bool = False) -> tuple[Parameter, ...]:
+def family_parameters(
+    *, normalize: bool, rescale: bool, density: str, elect: bool = False, trim: bool = False
+) -> tuple[Parameter, ...]:
     """The family's parameters with one method's defaults; `density` is the doc of that parameter."""
     return (
         Parameter("weight", float, "factor on this model's task vector", per_model=True),
@@ -78,6 +89,7 @@ def family_parameters(*, normalize: bool, rescale: bool, density: str, elect: bo
         Parameter("lambda", float, "factor on the merged task vector", default=1.0),
         Parameter("int8_mask", bool, "accepted for old recipes; changes nothing", default=False),
         *(_ELECTION if elect else ()),
+        *((_TRIM_SCOPE,) if trim else ()),
     )
 
 
@@ -99,6 +111,12 @@ def _useful_densities(inputs: Inputs) -> tuple[float, ...]:
     return tuple(density if weight else 0.0 for density, weight in pairs)
 
 
+def _group(inputs: Inputs) -> str:
+    """The group in which cuts are sought; a tensor outside of all layers is its own layer."""
+    scope = inputs.values["trim_scope"]
+    return "all" if scope == "global" else inputs.layer if scope == "layer" else ""
+
+
 def random_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
     """DARE's rule per model: each element is kept with probability density."""
     rules: list[MaskRule] = []
@@ -117,7 +135,8 @@ def top_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
     trimmed = [i for i, density in enumerate(densities) if 0 < density < 1 and inputs.count]
     if trimmed:
         counts = tuple(top_count(densities[i], inputs.count) for i in trimmed)
-        cuts = yield Select(tuple(inputs.models[i] for i in trimmed), counts, inputs.base)
+        sources = tuple(inputs.models[i] for i in trimmed)
+        cuts = yield Select(sources, counts, inputs.base, group=_group(inputs))
         for i, cut in zip(trimmed, cuts, strict=True):
             rules[i] = TopK(cut)
     return tuple(rules)
@@ -137,7 +156,8 @@ def band_rules(inputs: Inputs) -> Steps[tuple[MaskRule, ...]]:
     banded = [i for i, density in enumerate(densities) if 0 < density < 1]
     if banded:
         pairs = [(inputs.models[i], n) for i in banded for n in _band(densities[i], gammas[i], inputs.count)]
-        cuts = yield Select(tuple(s for s, _ in pairs), tuple(n for _, n in pairs), inputs.base)
+        sources, counts = tuple(s for s, _ in pairs), tuple(n for _, n in pairs)
+        cuts = yield Select(sources, counts, inputs.base, group=_group(inputs))
         for at, i in enumerate(banded):
             rules[i] = Band(*cuts[2 * at : 2 * at + 2])
     return tuple(rules)

@@ -79,6 +79,7 @@ class Inputs:
         seed: the recipe's random seed.
         wide: the task computes in float64, not in float32: cuts are bits of that type.
         shape: the tensor's.
+        layer: a name for the output's layer that it belongs to; empty outside of all layers.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Inputs:
     seed: int = 0
     wide: bool = False
     shape: tuple[int, ...] = ()
+    layer: str = ""
 
     def number(self, name: str) -> float:
         """A global float or int parameter."""

@@ -19,6 +19,6 @@ METHOD = Method(
     reference="Davari and Belilovsky 2023, Model breadcrumbs (arXiv:2312.06795)",
     base=BaseRule.REQUIRED,
     program=_program,
-    parameters=(*family_parameters(normalize=False, rescale=False, density="share of elements kept"), GAMMA),
+    parameters=(*family_parameters(normalize=False, rescale=False, density="share of elements kept", trim=True), GAMMA),
     minimum=0,
 )

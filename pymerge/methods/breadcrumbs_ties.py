@@ -20,7 +20,7 @@ METHOD = Method(
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=(
-        *family_parameters(normalize=False, rescale=False, density="share of elements kept", elect=True),
+        *family_parameters(normalize=False, rescale=False, density="share of elements kept", elect=True, trim=True),
         GAMMA,
     ),
     minimum=0,

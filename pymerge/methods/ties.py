@@ -20,7 +20,11 @@ METHOD = Method(
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=family_parameters(
-        normalize=True, rescale=False, density="share of elements kept, the largest magnitudes first", elect=True
+        normalize=True,
+        rescale=False,
+        density="share of elements kept, the largest magnitudes first",
+        elect=True,
+        trim=True,
     ),
     minimum=0,
 )

@@ -27,6 +27,7 @@ class Part:
         group: index of the group it belongs to.
         names: per source of the group, the name that filters of that model are tested against.
         inputs: per source of the group, its tensor, or None if the model lacks it.
+        layer: the output's layer that it belongs to, whatever the name; empty outside of all layers.
         borrowed: True if an embedding stands in for the output head of some model.
     """
 
@@ -35,6 +36,7 @@ class Part:
     group: int
     names: tuple[str, ...]
     inputs: tuple[StoredTensor | None, ...]
+    layer: str = ""
     borrowed: bool = False
 
 
@@ -51,7 +53,8 @@ def assemble_models(group: Group, models: Mapping[ModelRef, Model]) -> list[Part
         owner = next((model for model, stored in zip(members, inputs, strict=True) if stored), members[0])
         layer = owner.architecture.layers.get(name)
         t = _position(layer.index, owner.architecture.stacks[layer.stack].count) if layer else 0.0
-        parts.append(_lend_embedding(Part(name, t, 0, (name,) * len(inputs), inputs), members, head))
+        place = f"{layer.stack}.{layer.index}" if layer else ""
+        parts.append(_lend_embedding(Part(name, t, 0, (name,) * len(inputs), inputs, place), members, head))
     return parts
 
 
@@ -73,7 +76,7 @@ def assemble_slices(groups: Sequence[Group], models: Mapping[ModelRef, Model], d
                     for model, start in zip(members, starts, strict=True)
                 )
                 inputs = tuple(layer.get(rest) for layer in layers)
-                parts.append(Part(stack.name(place, rest), t, number, names, inputs))
+                parts.append(Part(stack.name(place, rest), t, number, names, inputs, str(place)))
             place += 1
     parts.extend(_loose_parts(groups, len(groups) - 1, "after", models))
     return parts

@@ -63,6 +63,7 @@ class Binder:
             seed=self.seed,
             wide=wide,
             shape=stored.shape if stored else (),
+            layer=part.layer,
         )
 
     def _find(

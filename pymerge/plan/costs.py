@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass
 
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Cut, Gram, MaskedTotals, Measure, Overlap, Select
+from pymerge.ops import Combine, Copy, Cut, Gram, KeyCounts, MaskedTotals, Measure, Overlap, Select
 from pymerge.plan.values import MergePlan, TensorTask
 
 __all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
@@ -46,9 +46,10 @@ def count_costs(plan: MergePlan) -> Costs:
         requests: tuple[Measure | Combine, ...] = (*trace.measures, trace.combine)
         if isinstance(trace.combine, Copy):
             copied += 1
-        passes = max(passes, len(requests))
+        passes = max(passes, sum(map(_count_passes, requests)))
         for request in requests:
-            read += sum(task.sources[place].nbytes for place in _list_sources(request))
+            size = sum(task.sources[place].nbytes for place in _list_sources(request))
+            read += size * _count_passes(request)
         if task.must_agree:
             read += sum(source.nbytes for source in task.sources[1:])
     written = sum(task.nbytes for task in plan.tasks)
@@ -85,6 +86,11 @@ def find_twin(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
     return source if source.dtype == task.dtype and source.nbytes else None
 
 
+def _count_passes(request: Measure | Combine) -> int:
+    """A group's cuts are found in two passes that count, and one more for what ties at them."""
+    return 3 if isinstance(request, Select) and request.group else 1
+
+
 def _answer(request: Measure) -> object:
     """An answer that leads a program down its usual way: inputs at an angle, cuts that keep."""
     if isinstance(request, Gram) and request.lines:
@@ -96,6 +102,8 @@ def _answer(request: Measure) -> object:
         return tuple(tuple(1.0 if row == column else 0.5 for column in size) for row in size)
     if isinstance(request, Select):
         return tuple(Cut(bits=0, last=count) for count in request.counts)
+    if isinstance(request, KeyCounts):
+        return array("Q", [0]) * (len(request.sources) * request.buckets)
     if isinstance(request, Overlap):
         return tuple((1, 1) for _ in request.sources)
     return tuple(MaskedTotals(total=1.0, kept=1.0, count=1 << 20) for _ in request.sources)

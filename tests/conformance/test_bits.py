@@ -21,6 +21,7 @@ from pymerge.ops import (
     Bernoulli,
     Cut,
     Gram,
+    KeyCounts,
     MaskedSum,
     NearSwap,
     Overlap,
@@ -91,6 +92,22 @@ class TestEveryLevel:
                 request = Select((1, 2, 1, 2, 0), counts, base)
                 answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
                 assert same_answer(*answers), (length, base)
+
+    def test_key_counts(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        wide = dtype == "float64"
+        narrow, whole = (45, 63) if wide else (15, 31)
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 2, special=special)
+            some = 0x3F80000000000000 if wide else 0x3C000000
+            for base in (0, None):
+                for lows, shift, buckets in (
+                    ((0, 0), narrow, 1 << 16),
+                    ((some, 1), narrow, 300),
+                    ((0, some), whole, 1),
+                ):
+                    request = KeyCounts((1, 2), lows, shift, buckets, base)
+                    answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                    assert answers[0] == answers[1], (length, request)
 
     def test_select_of_how_far_tensors_are_apart(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:

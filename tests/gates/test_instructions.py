@@ -60,8 +60,8 @@ def test_a_case_without_instructions_per_element_can_be_compared(each: float, fa
 
 
 def test_threads_that_wait_for_each_other_are_given_more_slack() -> None:
-    # Seen on a busy machine: 0.07 instead of 0.01.
-    assert not instructions.compare({"engine/copy": (0.07, 100)}, {"engine/copy": (0.01, 100)})[0]
+    # Seen on a busy machine: 0.24 instead of 0.01.
+    assert not instructions.compare({"engine/copy": (0.24, 100)}, {"engine/copy": (0.01, 100)})[0]
     assert instructions.compare({"engine/copy": (1.0, 100)}, {"engine/copy": (0.01, 100)})[0]
 
 
