@@ -60,6 +60,9 @@ METHODS = {
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),
     "ties-count": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"consensus": "count"}),
     "sce": Merge("sce", 2.0, tuned=2, base=True, once={"select_topk": 0.1}),
+    "ties-global": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"trim_scope": "global"}),
+    "emr": Merge("emr", 2.0, tuned=2, base=True),
+    "magmax": Merge("magmax", 2.0, tuned=2, base=True),
     "ram": Merge("ram", 2.0, tuned=2, base=True),
     "ramplus_tl": Merge("ramplus_tl", 2.0, tuned=2, base=True),
 }

@@ -84,6 +84,7 @@ def task_merge(
     scale: float,
     votes: Sequence[float],
     alone: Sequence[float],
+    pick: bool,
     out: Buffer,
     threads: int,
 ) -> int: ...

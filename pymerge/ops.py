@@ -245,6 +245,7 @@ class TaskMerge:
             that is zero) when `normalize`, else 1.
         votes: a source votes with votes[i] * m_i * D_i; empty: with P_i.
         alone: the factor where only source i took part; empty: as anywhere.
+        pick: not the sum but the largest, by magnitude, of the P_i that take part, times `scale`.
     """
 
     base: int
@@ -257,6 +258,7 @@ class TaskMerge:
     scale: float = 1.0
     votes: tuple[float, ...] = ()
     alone: tuple[float, ...] = ()
+    pick: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,10 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
         lambda dtype, n: TaskMerge(0, (1, 2), (_APART,) * 2, (0.4, 0.6), "sum", (0.4, 0.6), True, 1.0, (1.0, 1.0)),
         ("bfloat16",),
     ),
+    "task_merge/pick-2": (
+        lambda dtype, n: TaskMerge(0, (1, 2), _all(dtype, n)[:2], (1.0, 1.0), "sum", pick=True),
+        ("bfloat16",),
+    ),
     "task_merge/overlap-2": (
         lambda dtype, n: TaskMerge(0, (1, 2), _above()[:2], (1.0, 1.0), "overlap", (1.0, 1.0), True),
         ("bfloat16",),

@@ -195,6 +195,11 @@ void elect_by(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
     const Real alone = args.alone != nullptr ? static_cast<Real>(args.alone[i]) : Real{0};
     for (int e = 0; e < n; ++e) {
       const bool agrees = overlap ? !(kept[e] == 0) : !(vote * kept[e] * side[e] <= 0);
+      if (args.pick) {
+        const Real part = coefficient * kept[e];
+        if (agrees && magnitude_key(part) > magnitude_key(sum[e])) sum[e] = Real{0} + part;
+        continue;
+      }
       sum[e] += agrees ? coefficient * kept[e] : Real{0};
       divisor[e] += agrees ? weight : Real{0};
       single[e] += agrees ? alone : Real{0};
@@ -203,8 +208,8 @@ void elect_by(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   }
   const Real scale = static_cast<Real>(args.scale);
   for (int e = 0; e < n; ++e) {
-    const Real factor = factor_of(divisor[e], scale, args.normalize);
-    sum[e] *= args.alone != nullptr && taking[e] == 1 ? single[e] : factor;
+    const Real factor = args.pick ? scale : factor_of(divisor[e], scale, args.normalize);
+    sum[e] *= !args.pick && args.alone != nullptr && taking[e] == 1 ? single[e] : factor;
   }
 }
 
@@ -217,7 +222,8 @@ void merge_run(const TaskMergeArgs& args, std::int64_t begin, int n, const Works
   decode(args.base, begin, n, space.base);
   if (args.consensus == Consensus::kNone) {
     add_parts(args, begin, n, space);
-  } else if (args.consensus == Consensus::kSum && args.votes == nullptr && args.alone == nullptr) {
+  } else if (args.consensus == Consensus::kSum && args.votes == nullptr && args.alone == nullptr &&
+             !args.pick) {
     make_parts(args, begin, n, space);
     elect(args, n, space);
   } else {

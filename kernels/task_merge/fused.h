@@ -48,6 +48,12 @@ class FusedMerge {
       with_count<kMost>(args_.n, [&](auto count) {
         if (args_.consensus == Consensus::kNone) {
           loop_ = pick<dtype(), count(), Consensus::kNone>();
+        } else if (args_.pick) {
+          const bool voted = args_.consensus == Consensus::kSum && args_.votes == nullptr;
+          if (voted) loop_ = pick<dtype(), count(), Consensus::kSum, false, true>();
+          if (args_.consensus == Consensus::kOverlap) {
+            loop_ = pick<dtype(), count(), Consensus::kOverlap, false, true>();
+          }
         } else if constexpr ((1 << count()) <= V::kTable) {
           if (args_.consensus == Consensus::kSum && args_.votes == nullptr) {
             loop_ = pick<dtype(), count(), Consensus::kSum>();
@@ -57,7 +63,7 @@ class FusedMerge {
             loop_ = pick<dtype(), count(), Consensus::kCount, true>();
           } else if (args_.consensus == Consensus::kOverlap && kind_ == Masks::kTops) {
             // What a top mask keeps is not zero, unless it keeps all: see set_masks.
-            loop_ = &merge<dtype(), count(), Masks::kTops, Consensus::kOverlap, false>;
+            loop_ = &merge<dtype(), count(), Masks::kTops, Consensus::kOverlap, false, false>;
           }
           make_factors();
         }
@@ -93,19 +99,19 @@ class FusedMerge {
     return apart || !(any_spread(args_.rules, args_.n) || (draws && bands));
   }
 
-  template <DType dtype, int n, Consensus consensus, bool votes = false>
+  template <DType dtype, int n, Consensus consensus, bool votes = false, bool largest = false>
   Loop pick() const {
     switch (kind_) {
       case Masks::kNone:
-        return &merge<dtype, n, Masks::kNone, consensus, votes>;
+        return &merge<dtype, n, Masks::kNone, consensus, votes, largest>;
       case Masks::kTops:
-        return &merge<dtype, n, Masks::kTops, consensus, votes>;
+        return &merge<dtype, n, Masks::kTops, consensus, votes, largest>;
       case Masks::kBands:
-        return &merge<dtype, n, Masks::kBands, consensus, votes>;
+        return &merge<dtype, n, Masks::kBands, consensus, votes, largest>;
       case Masks::kDraws:
-        return &merge<dtype, n, Masks::kDraws, consensus, votes>;
+        return &merge<dtype, n, Masks::kDraws, consensus, votes, largest>;
       case Masks::kApart:
-        return &merge<dtype, n, Masks::kApart, consensus, votes>;
+        return &merge<dtype, n, Masks::kApart, consensus, votes, largest>;
     }
     return nullptr;
   }
@@ -152,13 +158,15 @@ class FusedMerge {
         if (rule.kind == Rule::Kind::kBernoulli) block_draws(rule.key, begin / kBlock, draws);
         source_draws_[i] = draws + begin % kBlock;
       }
-      if (args_.consensus == Consensus::kOverlap && low_[i] == 0) return false;
+      if (args_.consensus == Consensus::kOverlap && !args_.pick && low_[i] == 0) return false;
     }
     return true;
   }
 
-  // `votes`: ballots are not the parts, but task vectors times numbers of their own.
-  template <DType dtype, int n, Masks kind, Consensus consensus, bool votes>
+  // `largest`: of the parts that take part; what is zero is never larger, so under kOverlap it does
+  // not matter that it does not take part. `votes`: ballots are not the parts, but task vectors
+  // times numbers of their own.
+  template <DType dtype, int n, Masks kind, Consensus consensus, bool votes, bool largest>
   static void merge(const FusedMerge& self, std::int64_t begin, int count, float* sums) {
     constexpr bool kTop = kind == Masks::kTops || kind == Masks::kApart;
     const TaskMergeArgs& args = self.args_;
@@ -247,10 +255,21 @@ class FusedMerge {
         for (int i = 0; i < n; ++i) {
           auto agrees = taking[i];
           if constexpr (consensus != Consensus::kOverlap) agrees = V::agrees(ballots[i], side);
-          merged = V::add_if(agrees, merged, parts[i]);
-          agreed = V::set_bit(agreed, agrees, i);
+          if constexpr (largest) {
+            auto take = V::above(V::magnitude_bits(parts[i]), V::magnitude_bits(merged));
+            if constexpr (consensus != Consensus::kOverlap) take = take & agrees;
+            const auto leave = static_cast<typename V::Mask>(~take);
+            merged = V::add(V::keep(leave, merged), V::keep(take, parts[i]));
+          } else {
+            merged = V::add_if(agrees, merged, parts[i]);
+            agreed = V::set_bit(agreed, agrees, i);
+          }
         }
-        sum = V::multiply(merged, V::look_up(self.factors_, agreed));
+        if constexpr (largest) {
+          sum = V::multiply(merged, V::fill(static_cast<float>(args.scale)));
+        } else {
+          sum = V::multiply(merged, V::look_up(self.factors_, agreed));
+        }
       }
       V::store(sums + e, V::add(base, sum));
     }

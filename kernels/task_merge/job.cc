@@ -32,6 +32,7 @@ bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scrat
       numbers_.scale,
       data_or_null(numbers_.votes),
       data_or_null(numbers_.alone),
+      numbers_.pick,
   };
   return kernel_.fill(args, compute_, piece.range, out_dtype_, out,
                       scratch.take(kernel_.scratch_bytes(inputs_.size())));

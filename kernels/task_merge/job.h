@@ -17,6 +17,7 @@ struct TaskMergeNumbers {
   double scale = 1;
   std::vector<double> votes;
   std::vector<double> alone;
+  bool pick = false;
 };
 
 class TaskMergeCombine : public Combine {

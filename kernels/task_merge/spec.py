@@ -11,11 +11,13 @@
                        Z = sum of w_i with a_i (1 if that is zero);  f = scale / Z, or scale;
                            u_i where only source i takes part and numbers u for that are given
                        S = (sum of P_i with a_i) f
+                       S = (that P_i with a_i whose magnitude is the largest, of equal ones the first) scale
+                           under "pick"; 0 where none takes part, NaN is the largest
 
     Y = round(B + S)
 
 In: base [N], n >= 1 tensors [N] of any mergeable dtype, per tensor a mask rule (mask's spec), c_i,
-w_i, and perhaps v_i and u_i; consensus "none", "sum", "count" or "overlap". Numbers are float64,
+w_i, and perhaps v_i and u_i; consensus "none", "sum", "count" or "overlap", with or without "pick". Numbers are float64,
 rounded once to the compute type. Out: [N] of any mergeable dtype.
 Passes: every input once, the output once. Everything in the compute type, sums left to right, no
 contraction, division and products rounded; one rounding at the store.
@@ -29,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.convert import NUMPY_DTYPES, Array, decode, decode_delta, encode
+from ..common.convert import NUMPY_DTYPES, Array, decode, decode_delta, encode, magnitude_keys
 from ..mask import spec as mask
 
 PASSES = 1
@@ -44,6 +46,7 @@ def _elect(
     scale: float,
     votes: Sequence[float],
     alone: Sequence[float],
+    pick: bool,
     real: Any,
 ) -> Array:
     parts = [real(c) * part for c, part in zip(coefficients, kept, strict=True)]
@@ -58,6 +61,12 @@ def _elect(
         side = np.where(total >= 0, real(1), real(-1))
         agreeing = [~(ballot * side <= 0) for ballot in ballots]
     merged = np.zeros_like(kept[0])
+    if pick:
+        for part, agrees in zip(parts, agreeing, strict=True):
+            larger = agrees & (magnitude_keys(part) > magnitude_keys(merged))
+            merged = np.where(larger, real(0) + part, merged)
+        picked: Array = merged * real(scale)
+        return picked
     divisor = np.zeros_like(kept[0])
     taking = np.zeros(merged.size, np.int64)
     single = np.zeros_like(kept[0])
@@ -84,6 +93,7 @@ def run(
     scale: float,
     votes: Sequence[float],
     alone: Sequence[float],
+    pick: bool,
     compute: str,
     out_dtype: str,
 ) -> Array:
@@ -95,7 +105,7 @@ def run(
     with np.errstate(all="ignore"):
         kept = [np.where(keeps, delta, real(0)) for keeps, delta in zip(masks, deltas, strict=True)]
         if consensus != "none":
-            merged = _elect(kept, coefficients, consensus, weights, normalize, scale, votes, alone, real)
+            merged = _elect(kept, coefficients, consensus, weights, normalize, scale, votes, alone, pick, real)
         else:
             merged = kept[0] * real(coefficients[0])
             for part, coefficient in zip(kept[1:], coefficients[1:], strict=True):

@@ -26,6 +26,7 @@ struct TaskMergeArgs {
   double scale;
   const double* votes;  // may be null: then the coefficients
   const double* alone;  // may be null
+  bool pick;            // the largest instead of the sum
 };
 
 struct TaskMergeKernel {

@@ -90,6 +90,7 @@ def _task_merge(request: TaskMerge) -> tuple[str, tuple[Any, ...]]:
         request.scale,
         list(request.votes),
         list(request.alone),
+        request.pick,
     )
 
 

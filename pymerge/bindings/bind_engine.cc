@@ -284,12 +284,12 @@ void bind_engine(py::module_& module) {
               const std::string& compute, const std::string& out_dtype,
               const std::vector<py::tuple>& rules, std::vector<double> coefficients,
               const std::string& consensus, std::vector<double> weights, bool normalize,
-              double scale, std::vector<double> votes, std::vector<double> alone) {
+              double scale, std::vector<double> votes, std::vector<double> alone, bool pick) {
              self.fill_combine(
                  shard, segment,
                  make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
                                  consensus, std::move(weights), normalize, scale, std::move(votes),
-                                 std::move(alone)));
+                                 std::move(alone), pick));
            })
       .def("fill_near_swap",
            [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,

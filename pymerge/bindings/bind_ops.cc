@@ -135,15 +135,15 @@ void bind_ops(py::module_& module) {
          const std::string& out_dtype, const std::vector<py::tuple>& rules,
          std::vector<double> coefficients, const std::string& consensus,
          std::vector<double> weights, bool normalize, double scale, std::vector<double> votes,
-         std::vector<double> alone, const py::buffer& out, int threads) {
-        const auto combine = make_task_merge(tensors, base, compute, out_dtype, rules,
-                                             std::move(coefficients), consensus, std::move(weights),
-                                             normalize, scale, std::move(votes), std::move(alone));
+         std::vector<double> alone, bool pick, const py::buffer& out, int threads) {
+        const auto combine = make_task_merge(
+            tensors, base, compute, out_dtype, rules, std::move(coefficients), consensus,
+            std::move(weights), normalize, scale, std::move(votes), std::move(alone), pick);
         return run_combine(combine, out, base.view.count, threads);
       },
       arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("rules"),
       arg("coefficients"), arg("consensus"), arg("weights"), arg("normalize"), arg("scale"),
-      arg("votes"), arg("alone"), arg("out"), arg("threads"),
+      arg("votes"), arg("alone"), arg("pick"), arg("out"), arg("threads"),
       "Returns how many stored values are not finite.");
   module.def(
       "near_swap",

@@ -169,11 +169,12 @@ std::shared_ptr<Combine> make_task_merge(
     const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
     std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
-    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone) {
+    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone, bool pick) {
   return std::make_shared<TaskMergeCombine>(
       to_inputs(tensors, &base), to_compute(compute), to_dtype(out_dtype),
       TaskMergeNumbers{to_rules(rules), std::move(coefficients), find_named(kConsensus, consensus),
-                       std::move(weights), normalize, scale, std::move(votes), std::move(alone)});
+                       std::move(weights), normalize, scale, std::move(votes), std::move(alone),
+                       pick});
 }
 
 std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,

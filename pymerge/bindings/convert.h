@@ -76,7 +76,7 @@ std::shared_ptr<Combine> make_task_merge(
     const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
     std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
-    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone);
+    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone, bool pick);
 std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,
                                         const Tensor& base, const std::string& compute,
                                         const std::string& out_dtype, double t);

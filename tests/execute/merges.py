@@ -35,6 +35,8 @@ METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "dare_ties": (2, True, {}, {"weight": 0.6, "density": 0.4}),
     "breadcrumbs": (2, True, {}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
     "breadcrumbs_ties": (2, True, {"consensus": "count"}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
+    "emr": (3, True, {"lambda": 0.8}, {"weight": 0.7}),
+    "magmax": (3, True, {}, {}),
     "ties-global": (2, True, {"trim_scope": "global"}, {"weight": 0.6, "density": 0.5}),
     "breadcrumbs-layer": (2, True, {"trim_scope": "layer"}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
     "ties-votes": (3, True, {"election": "unweighted", "rescale": "l2"}, {"weight": 0.6, "density": 0.5}),

@@ -89,6 +89,17 @@ EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]
     ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3, 3, 4]),
     ("ram", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"epsilon": 1}, [3, 2, 3, 4]),
     ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {}, [2.5, 3.02, 3, 4]),
+    ("magmax", [ONE, TWO], BASE, {}, [1.5, 2.4, 2, 5]),
+    ("magmax", [ONE, TWO], BASE, {"weight": [0.5, 1], "lambda": 2}, [1.5, 2.8, 4.2, 5]),
+    # Of equal magnitudes the first model's.
+    ("magmax", [[2, 1], [0, 3]], [1, 2], {}, [2, 1]),
+    ("magmax", [[2, 1]], [1, 2], {"weight": 0}, [1, 2]),
+    ("magmax", [], [1, 2], {}, [1, 2]),
+    ("emr", [ONE, TWO], BASE, {}, [1.5, 2.4, 2, 5]),
+    ("emr", [ONE, TWO, TWO], BASE, {}, [1.5, 2.4, 3.6, 5]),
+    ("emr", [ONE, TWO, TWO], BASE, {"lambda": 0.5}, [1.25, 2.2, 3.3, 4.5]),
+    # Where votes balance, + wins.
+    ("emr", [[0, 1], [2, 3]], [1, 2], {}, [2, 3]),
     ("sce", [ONE, TWO], BASE, {}, [1.5, 2.4, 2, 4.8315787]),
     ("sce", [ONE, TWO], BASE, {"select_topk": 0.5}, [1, 2, 2, 4.8666668]),
     ("sce", [ONE, TWO], BASE, {"select_topk": 0}, BASE),
