@@ -17,8 +17,8 @@
     Y = round(B + S)
 
 In: base [N], n >= 1 tensors [N] of any mergeable dtype, per tensor a mask rule (mask's spec), c_i,
-w_i, and perhaps v_i and u_i; consensus "none", "sum", "count" or "overlap", with or without "pick". Numbers are float64,
-rounded once to the compute type. Out: [N] of any mergeable dtype.
+w_i, and perhaps v_i and u_i; consensus "none", "sum", "count" or "overlap", with or without "pick". Numbers are
+float64, rounded once to the compute type. Out: [N] of any mergeable dtype.
 Passes: every input once, the output once. Everything in the compute type, sums left to right, no
 contraction, division and products rounded; one rounding at the store.
 A dropped element counts as +0 whatever it was; what is not dropped is never silently lost.

@@ -16,7 +16,7 @@ METHOD = Method(
     name="emr",
     title="The elected model of EMR-Merging: the largest element of the winning sign",
     formula="Y = B + lambda w_j D_j, j = argmax |w_i D_i| over those of the sign of sum(w_i D_i), at each element",
-    reference="Huang et al. 2024, EMR-Merging (arXiv:2405.17461): the step that elects; masks and rescalers are per task",
+    reference="Huang et al. 2024, EMR-Merging (arXiv:2405.17461), without the masks and rescalers of single tasks",
     base=BaseRule.REQUIRED,
     program=_program,
     parameters=PARAMETERS,
