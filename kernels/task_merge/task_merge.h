@@ -6,6 +6,7 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/segments.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -26,6 +27,7 @@ struct TaskMergeArgs {
   double scale;
   const double* votes;  // may be null: then the coefficients
   const double* alone;  // may be null
+  Ranked ranked;
 };
 
 struct TaskMergeKernel {
