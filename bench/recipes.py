@@ -55,6 +55,8 @@ METHODS = {
     "ties-3": Merge("ties", 1.3, tuned=3, base=True, each=_SPARSE),
     "dare_linear": Merge("dare_linear", 0.95, tuned=2, base=True, each=_SPARSE),
     "dare_ties": Merge("dare_ties", 0.95, tuned=2, base=True, each=_SPARSE),
+    "della": Merge("della", 2.0, tuned=2, base=True, each=_SPARSE),
+    "della_linear": Merge("della_linear", 2.0, tuned=2, base=True, each=_SPARSE),
     "breadcrumbs": Merge("breadcrumbs", 2.0, tuned=2, base=True, each=_SPARSE),
     "nearswap": Merge("nearswap", 2.0, base=True, once={"t": 0.001}),
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),

@@ -32,6 +32,7 @@ __all__ = [
     "NearSwap",
     "Overlap",
     "Program",
+    "RankBernoulli",
     "Select",
     "Spread",
     "Steps",
@@ -99,7 +100,28 @@ class Spread:
     cut: Cut
 
 
-MaskRule: TypeAlias = KeepAll | TopK | Band | Bernoulli | Spread
+@dataclass(frozen=True, slots=True)
+class RankBernoulli:
+    """Bernoulli with chances by rank: larger elements of a row are likelier kept (DELLA, Deep et al. 2024).
+
+    Chances rise by equal steps from density - epsilon for the least magnitude of a row to density +
+    epsilon for the largest; magnitudes that kernels/common/ranks.py puts in one class have the same
+    chance, that of their mean rank. Draws are those of Bernoulli.
+
+    Attributes:
+        density, epsilon: the mean chance, and how far it goes down and up from there.
+        key: of the random stream (64 bits).
+        row: elements of a row, the tensor's last dimension. Rows of more than 65,536 elements are cut
+            into segments of that many, each ranked on its own.
+    """
+
+    density: float
+    epsilon: float
+    key: int
+    row: int
+
+
+MaskRule: TypeAlias = KeepAll | TopK | Band | Bernoulli | RankBernoulli | Spread
 
 KEEP_ALL = KeepAll()
 #: A cut above every magnitude, NaN included.

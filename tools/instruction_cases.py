@@ -38,6 +38,7 @@ from pymerge.ops import (
     Measure,
     NearSwap,
     Overlap,
+    RankBernoulli,
     Select,
     Spread,
     TaskMerge,
@@ -91,6 +92,11 @@ def _drop(dtype: str, count: int) -> tuple[MaskRule, ...]:
     return tuple(Bernoulli(1 << 15, key) for key in (7, 11, 13))
 
 
+def _ranked(dtype: str, count: int) -> tuple[MaskRule, ...]:
+    # Rows of 4,096: long enough that classes are counted.
+    return tuple(RankBernoulli(0.5, 0.125, key, 1 << 12) for key in (7, 11, 13))
+
+
 def _all(dtype: str, count: int) -> tuple[MaskRule, ...]:
     return (KEEP_ALL,) * 3
 
@@ -132,6 +138,7 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "masked_sum/squares": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0, "l2"), ("bfloat16",)),
     "select/spread-2": (lambda dtype, n: Select((1, 2), (n // 10,), None, "spread"), ("bfloat16",)),
     "masked_sum/spread-2": (lambda dtype, n: MaskedSum((1, 2), (_APART,) * 2, 0, "l2"), ("bfloat16",)),
+    "masked_sum/ranked": (lambda dtype, n: MaskedSum((1, 2), _ranked(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "overlap/2": (lambda dtype, n: Overlap((1, 2), _above()[:2], 0), ("bfloat16",)),
     "weighted_sum/2": (
         lambda dtype, n: WeightedSum((0, 1), (0.3, 0.7)),
@@ -165,10 +172,11 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "task_merge/ties-3": (lambda dtype, n: _task_merge(_top(dtype, n), True), ("bfloat16",)),
     "task_merge/dare-2": (lambda dtype, n: _task_merge(_drop(dtype, n)[:2], False), ("bfloat16",)),
     "task_merge/dare-ties-2": (lambda dtype, n: _task_merge(_drop(dtype, n)[:2], True), ("bfloat16",)),
+    "task_merge/della-2": (lambda dtype, n: _task_merge(_ranked(dtype, n)[:2], True), ("bfloat16",)),
     "task_merge/breadcrumbs-2": (lambda dtype, n: _task_merge(_band(dtype, n)[:2], False), ("bfloat16",)),
 }
 #: Rules that the mask kernel writes out; it is the one kernel whose request is a rule.
-MASKS: dict[str, Callable[[str, int], tuple[MaskRule, ...]]] = {"random": _drop, "top": _top}
+MASKS: dict[str, Callable[[str, int], tuple[MaskRule, ...]]] = {"random": _drop, "ranked": _ranked, "top": _top}
 
 
 def _run_kernel(request: Request, dtype: str, count: int) -> Run:

@@ -44,12 +44,13 @@ class AlignedBuffer {
   std::unique_ptr<std::byte, void (*)(void*)> data_;
 };
 
-// A thread's working memory: for kernels, and for copies of what they read. Each grows to the
-// largest request and is reused.
+// A thread's working memory: for kernels, for copies of what they read, and for what they know of
+// rows that they will meet again. Each grows to the largest request and is reused.
 class Scratch {
  public:
   void* take(std::size_t size) { return grown(work_, size); }
   std::byte* take_copies(std::size_t size) { return grown(copies_, size); }
+  void* take_ranked(std::size_t size) { return grown(ranked_, size); }
 
  private:
   static std::byte* grown(AlignedBuffer& buffer, std::size_t size) {
@@ -59,6 +60,7 @@ class Scratch {
 
   AlignedBuffer work_{0};
   AlignedBuffer copies_{0};
+  AlignedBuffer ranked_{0};
 };
 
 }  // namespace pymerge

@@ -22,7 +22,7 @@ inline constexpr std::int64_t tile_count(std::int64_t count) {
 
 // A mask rule, flattened: see pymerge/ops.py for what each means.
 struct Rule {
-  enum class Kind : std::uint8_t { kKeepAll, kBand, kBernoulli, kSpread };
+  enum class Kind : std::uint8_t { kKeepAll, kBand, kBernoulli, kSpread, kRanked };
   struct Cut {
     std::uint64_t bits;
     std::int64_t last;
@@ -31,7 +31,10 @@ struct Rule {
   Cut outer{0, -1};        // kBand, kSpread: inside this
   Cut inner{~0ull, -1};    // kBand: and not inside this (the default holds nothing)
   std::uint32_t keep = 0;  // kBernoulli: probability x 65536
-  std::uint64_t key = 0;
+  std::uint64_t key = 0;   // kBernoulli, kRanked
+  double density = 0;      // kRanked: the mean probability
+  double epsilon = 0;      // kRanked: how far probabilities go down and up from there
+  std::int64_t row = 0;    // kRanked: elements of a row
 };
 
 }  // namespace pymerge

@@ -1,7 +1,10 @@
 #include "common/inputs.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
+
+#include "common/segments.h"
 
 namespace pymerge {
 namespace {
@@ -17,6 +20,14 @@ constexpr std::int64_t kWindow = 2 << 20;
 // All tensors' pieces together: half of a 1 MiB second-level cache, since some kernels go over a
 // piece once a source.
 constexpr std::int64_t kPiece = 512 << 10;
+
+// What pieces end at multiples of: whole blocks, and whole rows as well where `most` elements hold
+// such a thing, so that few rows are read twice.
+std::int64_t piece_unit(std::int64_t row, std::int64_t most) {
+  if (row == 0 || row > most) return kBlock;
+  const std::int64_t both = std::lcm(row, kBlock);
+  return both <= most ? both : kBlock;
+}
 
 }  // namespace
 
@@ -56,8 +67,10 @@ void Inputs::let_go(Range range) const {
     std::atomic<std::int64_t>& left = left_[static_cast<std::size_t>(window)];
     if (left.fetch_sub(part) == part) {
       left = size;  // for the next pass
+      // Whoever ranked this window's first row read what of it lies in the window before.
+      const std::int64_t from = row_ == 0 ? begin : segment_of(begin, row_, count()).begin;
       each([&](const TensorView& view) {
-        if (view.is_cheap_in_place()) view.done_with({begin, size});
+        if (view.is_cheap_in_place()) view.done_with({from, begin + size - from});
       });
     }
     at += part;
@@ -88,7 +101,9 @@ Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
     : inputs_(inputs),
       range_(range),
       at_(range.begin),
-      step_(std::max(kBlock, kPiece / inputs.bytes({0, 1}) / kBlock * kBlock)) {
+      unit_(piece_unit(inputs.row_, kPiece / inputs.bytes({0, 1}))),
+      step_(std::max(unit_, kPiece / inputs.bytes({0, 1}) / unit_ * unit_)),
+      room_(step_ + 2 * std::min(inputs.row_, kSegment)) {
   inputs_.ask_ahead(range_);
   std::int64_t copied = 0;  // bytes an element
   inputs_.each([&](const TensorView& view) {
@@ -96,7 +111,7 @@ Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
     in_place_.push_back(view.is_cheap_in_place());
     if (!in_place_.back()) copied += item_size(view.dtype);
   });
-  copies_ = scratch.take_copies(static_cast<std::size_t>(step_ * copied));
+  copies_ = scratch.take_copies(static_cast<std::size_t>(room_ * copied));
   piece_.tensors = operands_.data();
   piece_.base = inputs_.has_base() ? &operands_.back() : nullptr;
 }
@@ -107,15 +122,19 @@ bool Inputs::Pieces::next() {
   const std::int64_t end = range_.begin + range_.count;
   if (at_ >= end) return false;
   // To a block's end, so that no canonical block is cut.
-  const std::int64_t stop = std::min(end, (at_ / kBlock) * kBlock + step_);
+  const std::int64_t stop = std::min(end, at_ / unit_ * unit_ + step_);
+  piece_.starts = at_ == range_.begin;
   piece_.range = {at_, stop - at_};
+  const Range whole = inputs_.row_ == 0
+                          ? piece_.range
+                          : whole_segments(piece_.range, inputs_.row_, inputs_.count());
   std::byte* copy = copies_;
   std::size_t index = 0;
   inputs_.each([&](const TensorView& view) {
     if (!in_place_[index]) {
-      view.read(piece_.range, copy);
-      operands_[index] = {copy, view.dtype, at_};
-      copy += step_ * item_size(view.dtype);
+      view.read(whole, copy);
+      operands_[index] = {copy, view.dtype, whole.begin};
+      copy += room_ * item_size(view.dtype);
     }
     ++index;
   });

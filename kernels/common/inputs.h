@@ -25,6 +25,10 @@ class Inputs {
   const std::vector<TensorView>& tensors() const { return tensors_; }
   const TensorView& base() const { return base_; }
 
+  // From now on, pieces' operands hold the whole segments of rows (segments.h) that a piece lies
+  // in.
+  void reach_over_segments(std::int64_t row) { row_ = row; }
+
   // Bytes that one pass over `range` reads.
   std::int64_t bytes(Range range) const;
 
@@ -33,6 +37,7 @@ class Inputs {
     Range range;
     const Operand* tensors;
     const Operand* base;
+    bool starts = true;  // the first one of a pass over a range
   };
   // Calls body(piece) for consecutive pieces of `range`, in order, each ending at a canonical
   // block's end (or the range's).
@@ -65,10 +70,12 @@ class Inputs {
     const Inputs& inputs_;
     const Range range_;
     std::int64_t at_;
+    const std::int64_t unit_;        // pieces end at multiples of this
     const std::int64_t step_;        // elements of a piece, at most
+    const std::int64_t room_;        // elements of a copy, at most
     std::vector<Operand> operands_;  // the tensors, then the base
     std::vector<bool> in_place_;     // of the same
-    std::byte* copies_ = nullptr;    // one after the other, `step_` elements each
+    std::byte* copies_ = nullptr;    // one after the other, `room_` elements each
     Piece piece_{};
   };
 
@@ -82,6 +89,7 @@ class Inputs {
 
   std::vector<TensorView> tensors_;
   TensorView base_;
+  std::int64_t row_ = 0;  // 0: nothing beyond a piece is asked for
   // Per window: elements that this pass has not read yet.
   std::unique_ptr<std::atomic<std::int64_t>[]> left_;
 };

@@ -5,6 +5,7 @@
 
 #include "common/chunk.h"
 #include "common/random.h"
+#include "common/ranks.h"
 
 namespace pymerge {
 namespace {
@@ -41,11 +42,44 @@ inline Bits<Real> band_word(Real delta, Bits<Real> low, Bits<Real> high) {
   return (key >= low) & (key < high) ? ~Bits<Real>{0} : Bits<Real>{0};
 }
 
+// One source under its rule: what a mask may need beyond the run that it is made for.
+struct Masked {
+  const Rule& rule;
+  const Operand& tensor;
+  const Operand* base;  // may be null
+  Ranked ranked = {};
+  int source = 0;
+};
+
+// The draws of a run that lies in one canonical block, in `draws` (room for kBlock): where that of
+// its first element is. Elements are kept whose draw is below draw_limit().
+template <typename Real>
+inline const std::uint16_t* rule_draws(const Masked& masked, std::int64_t begin, int n,
+                                       std::uint16_t* draws) {
+  const Rule& rule = masked.rule;
+  block_draws(rule.key, begin / kBlock, draws);
+  std::uint16_t* const mine = draws + begin % kBlock;
+  if (rule.kind == Rule::Kind::kRanked) {
+    decide_draws<Real>(rule, masked.tensor, masked.base, masked.ranked.count, begin, n,
+                       masked.ranked.runs[masked.source], mine);
+  }
+  return mine;
+}
+
+inline bool is_drawn(const Rule& rule) {
+  return rule.kind == Rule::Kind::kBernoulli || rule.kind == Rule::Kind::kRanked;
+}
+
+inline std::uint32_t draw_limit(const Rule& rule) {
+  return rule.kind == Rule::Kind::kRanked ? 1 : rule.keep;
+}
+
 // keep[i] = all ones if element begin + i of the task vector is kept, else 0. The run lies in one
 // canonical block.
 template <typename Real>
-inline void rule_mask(const Rule& rule, std::int64_t begin, int n, const Real* __restrict delta,
+inline void rule_mask(const Masked& masked, std::int64_t begin, int n, const Real* __restrict delta,
                       Bits<Real>* __restrict keep) {
+  const Rule& rule = masked.rule;
   switch (rule.kind) {
     case Rule::Kind::kKeepAll:
       for (int i = 0; i < n; ++i) keep[i] = ~Bits<Real>{0};
@@ -55,13 +89,12 @@ inline void rule_mask(const Rule& rule, std::int64_t begin, int n, const Real* _
         for (int i = from; i < to; ++i) keep[i] = band_word(delta[i], low, high);
       });
       break;
-    case Rule::Kind::kBernoulli: {
+    case Rule::Kind::kBernoulli:
+    case Rule::Kind::kRanked: {
       alignas(64) std::uint16_t draws[kBlock];
-      block_draws(rule.key, begin / kBlock, draws);
-      const std::uint16_t* mine = draws + begin % kBlock;
-      for (int i = 0; i < n; ++i) {
-        keep[i] = mine[i] < rule.keep ? ~Bits<Real>{0} : Bits<Real>{0};
-      }
+      const std::uint16_t* mine = rule_draws<Real>(masked, begin, n, draws);
+      const std::uint32_t limit = draw_limit(rule);
+      for (int i = 0; i < n; ++i) keep[i] = mine[i] < limit ? ~Bits<Real>{0} : Bits<Real>{0};
       break;
     }
     case Rule::Kind::kSpread:  // looks at all tensors of a request: common/spread.h

@@ -153,6 +153,13 @@ struct Vector {
   static Key magnitude_key(Real x) {
     return _mm256_min_epu32(_mm256_castps_si256(magnitude(x)), _mm256_set1_epi32(0x7fc00000));
   }
+  static Key shift_right(Key key, int bits) { return _mm256_srli_epi32(key, bits); }
+  // The keys of two vectors, all below 65,536, as half words.
+  static void store_narrow(std::uint16_t* out, Key first, Key second) {
+    constexpr int kUncross = 0xd8;  // what 128-bit halves do to the order of 64-bit lanes, undone
+    const __m256i halves = _mm256_permute4x64_epi64(_mm256_packus_epi32(first, second), kUncross);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), halves);
+  }
   static Mask in_band(Key key, Key low, Key high) {
     return _mm256_andnot_si256(_mm256_cmpgt_epi32(low, key), _mm256_cmpgt_epi32(high, key));
   }

@@ -152,6 +152,14 @@ struct Vector {
   static Key magnitude_key(Real x) {
     return _mm512_min_epu32(_mm512_castps_si512(magnitude(x)), _mm512_set1_epi32(0x7fc00000));
   }
+  static Key shift_right(Key key, int bits) {
+    return _mm512_srli_epi32(key, static_cast<unsigned>(bits));
+  }
+  // The keys of two vectors, all below 65,536, as half words.
+  static void store_narrow(std::uint16_t* out, Key first, Key second) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_cvtepi32_epi16(first));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + kWidth), _mm512_cvtepi32_epi16(second));
+  }
   static Mask in_band(Key key, Key low, Key high) {
     return _mm512_mask_cmplt_epi32_mask(_mm512_cmpge_epi32_mask(key, low), key, high);
   }

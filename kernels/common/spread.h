@@ -33,13 +33,13 @@ inline bool any_spread(const Rule* rules, int n) {
 
 // rule_mask for every kind of rule; `spread` is V, read only by kSpread.
 template <typename Real>
-[[gnu::noinline]] void mask_of(const Rule& rule, std::int64_t begin, int n,
+[[gnu::noinline]] void mask_of(const Masked& masked, std::int64_t begin, int n,
                                const Real* __restrict delta, const Real* __restrict spread,
                                Bits<Real>* __restrict keep) {
-  if (rule.kind != Rule::Kind::kSpread) return rule_mask(rule, begin, n, delta, keep);
-  Rule band = rule;
+  if (masked.rule.kind != Rule::Kind::kSpread) return rule_mask(masked, begin, n, delta, keep);
+  Rule band = masked.rule;
   band.kind = Rule::Kind::kBand;
-  rule_mask(band, begin, n, spread, keep);
+  rule_mask(Masked{band, masked.tensor, masked.base}, begin, n, spread, keep);
 }
 
 }  // namespace

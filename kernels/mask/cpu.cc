@@ -12,21 +12,22 @@ struct Workspace {
 };
 
 template <typename Real>
-void fill_as(const Operand& delta, const Rule& rule, Range range, std::int8_t* mask,
-             Workspace<Real>* space) {
+void fill_as(const Operand& delta, const Rule& rule, const Ranked& ranked, Range range,
+             std::int8_t* mask, Workspace<Real>* space) {
+  const Masked masked{rule, delta, nullptr, ranked};
   for_each_chunk(range, [&](std::int64_t begin, int n) {
     decode(delta, begin, n, space->delta);
-    rule_mask(rule, begin, n, space->delta, space->keep);
+    rule_mask(masked, begin, n, space->delta, space->keep);
     for (int e = 0; e < n; ++e) mask[e] = static_cast<std::int8_t>(space->keep[e] & 1u);
     mask += n;
   });
 }
 
-void fill(const Operand& delta, const Rule& rule, Compute compute, Range range, std::int8_t* mask,
-          void* scratch) {
+void fill(const Operand& delta, const Rule& rule, const Ranked& ranked, Compute compute,
+          Range range, std::int8_t* mask, void* scratch) {
   compute == Compute::kFloat64
-      ? fill_as(delta, rule, range, mask, static_cast<Workspace<double>*>(scratch))
-      : fill_as(delta, rule, range, mask, static_cast<Workspace<float>*>(scratch));
+      ? fill_as(delta, rule, ranked, range, mask, static_cast<Workspace<double>*>(scratch))
+      : fill_as(delta, rule, ranked, range, mask, static_cast<Workspace<float>*>(scratch));
 }
 
 }  // namespace

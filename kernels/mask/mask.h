@@ -3,14 +3,15 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/segments.h"
 #include "core/operand.h"
 
 namespace pymerge {
 
 struct MaskKernel {
   // mask[range.count] of a task vector held as a tensor.
-  void (*fill)(const Operand& delta, const Rule& rule, Compute compute, Range range,
-               std::int8_t* mask, void* scratch);
+  void (*fill)(const Operand& delta, const Rule& rule, const Ranked& ranked, Compute compute,
+               Range range, std::int8_t* mask, void* scratch);
   std::size_t scratch_bytes;
 };
 

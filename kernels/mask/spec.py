@@ -6,6 +6,9 @@
     ("bernoulli", keep, key)            m[e] = 1 where the element's 16-bit draw is below keep
     ("spread", bits, last)              m[e] = 1 where V[e], how far the request's tensors are apart
                                         (common/spread.py), is inside the cut; one mask for all of them
+    ("rank_bernoulli", density, epsilon, key, row)
+                                        m[e] = 1 where the draw is below the element's threshold, which
+                                        grows with its rank in its row (common/ranks.py)
 
 In: a task vector [N] in the compute type. Out: [N] int8. A cut is that of select's spec; the draws
 are those of common/random.py. No arithmetic, so there is no tolerance.
@@ -20,6 +23,7 @@ import numpy as np
 
 from ..common.convert import Array, magnitude_keys
 from ..common.random import draws
+from ..common.ranks import thresholds
 from ..common.spread import spread
 
 PASSES = 1
@@ -41,6 +45,10 @@ def run(rule: tuple[Any, ...], delta: Array) -> Array:
         keep, key = numbers
         kept: Array = draws(key, delta.size).astype(np.int64) < keep
         return kept.astype(np.int8)
+    if kind == "rank_bernoulli":
+        density, epsilon, key, row = numbers
+        below: Array = draws(key, delta.size) < thresholds(delta, density, epsilon, row)
+        return below.astype(np.int8)
     keys = magnitude_keys(delta)
     outer_bits, outer_last, inner_bits, inner_last = numbers
     band = _inside(keys, outer_bits, outer_last) & ~_inside(keys, inner_bits, inner_last)

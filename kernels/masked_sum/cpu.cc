@@ -62,19 +62,18 @@ void add_block(const Real* delta, const Bits<Real>* keep, Norm norm, MaskedTotal
   }
 }
 
-// A whole block of a task vector under a Bernoulli rule, a vector's width of lanes at a time, so
+// A whole block of a task vector under a rule that draws, a vector's width of lanes at a time, so
 // that all sums stay in registers.
 template <typename V, DType dtype>
-void add_block_vectors(const Operand& tensor, const Operand& base, const Rule& rule,
-                       std::int64_t begin, MaskedTotals& totals) {
+void add_block_vectors(const Masked& masked, std::int64_t begin, MaskedTotals& totals) {
   alignas(64) std::uint16_t draws[kBlock];
-  block_draws(rule.key, begin / kBlock, draws);
-  const auto limit = V::fill_key(rule.keep);
+  rule_draws<float>(masked, begin, kBlock, draws);
+  const auto limit = V::fill_key(draw_limit(masked.rule));
   double all[kLanes];
   double kept[kLanes];
   std::int64_t ones = 0;
-  const VectorInput<V, dtype> input(tensor, begin);
-  const VectorInput<V, dtype> origin(base, begin);
+  const VectorInput<V, dtype> input(masked.tensor, begin);
+  const VectorInput<V, dtype> origin(*masked.base, begin);
   for (int lane = 0; lane < kLanes; lane += V::kWidth) {
     typename V::Wide sums[4] = {};
     for (int k = lane; k < kBlock; k += kLanes) {
@@ -136,14 +135,15 @@ void add_block_kept(const Operand& tensor, const Operand& base, const std::uint3
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
 template <typename V, typename Real>
 std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-                         Norm norm, Range range, MaskedTotals* totals, Workspace<Real>* space) {
+                         const Ranked& ranked, Norm norm, Range range, MaskedTotals* totals,
+                         Workspace<Real>* space) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
     const auto all = [=](auto... kinds) {
       return std::all_of(rules, rules + n,
                          [=](const Rule& rule) { return ((rule.kind == kinds) || ...); });
     };
-    const bool random = all(Rule::Kind::kBernoulli) && norm == Norm::kL1;
+    const bool random = all(Rule::Kind::kBernoulli, Rule::Kind::kRanked) && norm == Norm::kL1;
     const bool apart = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll) && norm != Norm::kMax;
     if (base == nullptr || !(random || apart)) return 0;
     with_dtype(tensors, n, base, [&](auto dtype) {
@@ -153,12 +153,13 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
           spread_of(tensors, n, begin, kBlock, space->base, space->delta, space->spread);
         }
         for (int i = 0; i < n; ++i) {
+          const Masked masked{rules[i], tensors[i], base, ranked, i};
           if (random) {
-            add_block_vectors<V, dtype()>(tensors[i], *base, rules[i], begin, totals[i]);
+            add_block_vectors<V, dtype()>(masked, begin, totals[i]);
             continue;
           }
           // Neither kind looks at the task vector.
-          mask_of(rules[i], begin, kBlock, space->delta, space->spread, space->keep);
+          mask_of(masked, begin, kBlock, space->delta, space->spread, space->keep);
           const auto add = norm == Norm::kL1 ? &add_block_kept<V, dtype(), Norm::kL1>
                                              : &add_block_kept<V, dtype(), Norm::kL2>;
           add(tensors[i], *base, space->keep, begin, totals[i]);
@@ -170,11 +171,12 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
 }
 
 template <typename Real>
-void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base, Norm norm,
-            Range range, MaskedTotals* totals, Workspace<Real>* space) {
+void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base,
+            const Ranked& ranked, Norm norm, Range range, MaskedTotals* totals,
+            Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
   const std::int64_t done =
-      add_vectors<VectorFor<Real>>(tensors, rules, n, base, norm, range, totals, space);
+      add_vectors<VectorFor<Real>>(tensors, rules, n, base, ranked, norm, range, totals, space);
   range = {range.begin + done, range.count - done};
   const bool apart = any_spread(rules, n);
   for_each_chunk(range, [&](std::int64_t begin, int count) {
@@ -186,7 +188,8 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
       Real* __restrict delta = space->delta;
       Bits<Real>* __restrict keep = space->keep;
       decode_delta(tensors[i], origin, begin, count, delta);
-      mask_of(rules[i], begin, count, delta, space->spread, keep);
+      const Masked masked{rules[i], tensors[i], base, ranked, i};
+      mask_of(masked, begin, count, delta, space->spread, keep);
       for (int e = count; e < kBlock; ++e) {
         delta[e] = 0;
         keep[e] = 0;
@@ -199,12 +202,15 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
   });
 }
 
-void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, Norm norm,
-         Compute compute, Range range, MaskedTotals* totals, void* scratch) {
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base,
+         const Ranked& ranked, Norm norm, Compute compute, Range range, MaskedTotals* totals,
+         void* scratch) {
   if (compute == Compute::kFloat64) {
-    add_as(tensors, rules, n, base, norm, range, totals, static_cast<Workspace<double>*>(scratch));
+    add_as(tensors, rules, n, base, ranked, norm, range, totals,
+           static_cast<Workspace<double>*>(scratch));
   } else {
-    add_as(tensors, rules, n, base, norm, range, totals, static_cast<Workspace<float>*>(scratch));
+    add_as(tensors, rules, n, base, ranked, norm, range, totals,
+           static_cast<Workspace<float>*>(scratch));
   }
 }
 

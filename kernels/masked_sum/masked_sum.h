@@ -5,6 +5,7 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/segments.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -21,8 +22,9 @@ struct MaskedTotals {
 struct MaskedSumKernel {
   // Adds the block partials of `range` (whole blocks of one canonical tile), in order (float64
   // lanes), to totals[n]. `base` may be null.
-  void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base, Norm norm,
-              Compute compute, Range range, MaskedTotals* totals, void* scratch);
+  void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
+              const Ranked& ranked, Norm norm, Compute compute, Range range, MaskedTotals* totals,
+              void* scratch);
   std::size_t scratch_bytes;
 };
 

@@ -6,6 +6,7 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/segments.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -18,7 +19,8 @@ struct OverlapCounts {
 struct OverlapKernel {
   // Adds the counts of `range` to counts[n]. `base` may be null.
   void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-              Compute compute, Range range, OverlapCounts* counts, void* scratch);
+              const Ranked& ranked, Compute compute, Range range, OverlapCounts* counts,
+              void* scratch);
   std::size_t (*scratch_bytes)(int n);
 };
 

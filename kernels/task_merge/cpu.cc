@@ -51,7 +51,7 @@ void for_each_part(const TaskMergeArgs& args, int i, Real coefficient, std::int6
     });
   } else {
     const Bits<Real>* __restrict keep = space.keep;
-    mask_of(rule, begin, n, value, space.spread, space.keep);
+    mask_of(masked_source(args, i), begin, n, value, space.spread, space.keep);
     for (int e = 0; e < n; ++e) {
       store(e, coefficient * real_of<Real>(bits_of(value[e] - base[e]) & keep[e]));
     }

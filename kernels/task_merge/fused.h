@@ -15,6 +15,10 @@
 namespace pymerge {
 namespace {
 
+inline Masked masked_source(const TaskMergeArgs& args, int i) {
+  return {args.rules[i], args.tensors[i], &args.base, args.ranked, i};
+}
+
 template <typename V>
 class FusedMerge {
  public:
@@ -76,7 +80,7 @@ class FusedMerge {
     bool all = true;
     bool bands = false;
     bool tops = true;
-    bool draws = false;
+    bool drawn = false;
     bool apart = true;  // all by one spread
     for (int i = 0; i < args_.n; ++i) {
       const Rule& rule = args_.rules[i];
@@ -87,16 +91,16 @@ class FusedMerge {
       apart &= rule.kind == Rule::Kind::kSpread && rule.outer.bits == first.bits &&
                rule.outer.last == first.last;
       all &= rule.kind == Rule::Kind::kKeepAll;
-      draws |= rule.kind == Rule::Kind::kBernoulli;
+      drawn |= is_drawn(rule);
       bands |= rule.kind == Rule::Kind::kBand && !keeps_nothing(rule);
       tops &= rule.inner.bits > BitsOf<float>::kQuietNan;
     }
     kind_ = all     ? Masks::kNone
             : apart ? Masks::kApart
-            : draws ? Masks::kDraws
+            : drawn ? Masks::kDraws
             : tops  ? Masks::kTops
                     : Masks::kBands;
-    return apart || !(any_spread(args_.rules, args_.n) || (draws && bands));
+    return apart || !(any_spread(args_.rules, args_.n) || (drawn && bands));
   }
 
   template <DType dtype, int n, Consensus consensus, bool votes = false, bool largest = false>
@@ -153,10 +157,12 @@ class FusedMerge {
       } else if (kind_ == Masks::kDraws) {
         low_[i] = rule.kind == Rule::Kind::kKeepAll ? 0x10000u
                   : rule.kind == Rule::Kind::kBand  ? 0
-                                                    : rule.keep;
-        std::uint16_t* const draws = draws_ + i * kBlock;
-        if (rule.kind == Rule::Kind::kBernoulli) block_draws(rule.key, begin / kBlock, draws);
-        source_draws_[i] = draws + begin % kBlock;
+                                                    : draw_limit(rule);
+        source_draws_[i] = draws_;  // any will do for rules that do not draw
+        if (is_drawn(rule)) {
+          source_draws_[i] =
+              rule_draws<float>(masked_source(args_, i), begin, n, draws_ + i * kBlock);
+        }
       }
       if (args_.consensus == Consensus::kOverlap && !args_.pick && low_[i] == 0) return false;
     }

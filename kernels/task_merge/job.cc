@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/ranked.h"
 #include "runtime/isa.h"
 
 namespace pymerge {
@@ -15,7 +16,7 @@ const double* data_or_null(const std::vector<double>& numbers) {
 
 TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype,
                                    TaskMergeNumbers numbers)
-    : Combine(std::move(inputs), compute, out_dtype),
+    : Combine(reach_over_segments(std::move(inputs), numbers.rules), compute, out_dtype),
       kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
       numbers_(std::move(numbers)) {}
 
@@ -33,6 +34,7 @@ bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scrat
       data_or_null(numbers_.votes),
       data_or_null(numbers_.alone),
       numbers_.pick,
+      take_ranked(numbers_.rules, inputs_.count(), piece.starts, scratch),
   };
   return kernel_.fill(args, compute_, piece.range, out_dtype_, out,
                       scratch.take(kernel_.scratch_bytes(inputs_.size())));

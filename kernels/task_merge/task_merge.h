@@ -6,6 +6,7 @@
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/segments.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -27,6 +28,7 @@ struct TaskMergeArgs {
   const double* votes;  // may be null: then the coefficients
   const double* alone;  // may be null
   bool pick;            // the largest instead of the sum
+  Ranked ranked;
 };
 
 struct TaskMergeKernel {

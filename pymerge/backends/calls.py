@@ -25,6 +25,7 @@ from pymerge.ops import (
     Measure,
     NearSwap,
     Overlap,
+    RankBernoulli,
     Select,
     Spread,
     TaskMerge,
@@ -54,6 +55,7 @@ _RULES: dict[type[Any], Callable[[Any], tuple[object, ...]]] = {
     Band: lambda rule: ("band", rule.outer.bits, rule.outer.last, rule.inner.bits, rule.inner.last),
     Bernoulli: lambda rule: ("bernoulli", rule.keep, rule.key),
     Spread: lambda rule: ("spread", rule.cut.bits, rule.cut.last),
+    RankBernoulli: lambda rule: ("rank_bernoulli", rule.density, rule.epsilon, rule.key, rule.row),
 }
 
 

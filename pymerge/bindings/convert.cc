@@ -56,6 +56,13 @@ std::vector<Rule> to_rules(const std::vector<py::tuple>& rules) {
     } else if (kind == "spread") {
       rule.kind = Rule::Kind::kSpread;
       rule.outer = {given[1].cast<std::uint64_t>(), given[2].cast<std::int64_t>()};
+    } else if (kind == "rank_bernoulli") {
+      rule.kind = Rule::Kind::kRanked;
+      rule.density = given[1].cast<double>();
+      rule.epsilon = given[2].cast<double>();
+      rule.key = given[3].cast<std::uint64_t>();
+      rule.row = given[4].cast<std::int64_t>();
+      if (rule.row < 1) throw Error(ErrorCode::kInternal, "a mask rule ranks rows of no elements");
     } else if (kind != "all") {
       throw Error(ErrorCode::kInternal, "unknown mask rule \"" + kind + "\"");
     }

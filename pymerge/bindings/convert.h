@@ -35,7 +35,7 @@ struct Tensor {
 Compute to_compute(const std::string& name);
 DType to_dtype(const std::string& code);
 // ("all",) | ("band", outer bits, outer last, inner bits, inner last) | ("bernoulli", keep, key) |
-// ("spread", bits, last)
+// ("spread", bits, last) | ("rank_bernoulli", density, epsilon, key, row)
 std::vector<Rule> to_rules(const std::vector<py::tuple>& rules);
 // Checks that all tensors are of one length and mergeable; base may be null.
 Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base);

@@ -15,8 +15,9 @@ from pymerge.errors import DTypeError, RecipeError, ShapeError
 from pymerge.execute.arrays import from_numpy, to_numpy
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.methods import get_method, method_names
+from pymerge.methods._task_vectors import random_rules, ranked_rules
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter, Value, _Required
-from pymerge.ops import KEEP_ALL, KEEP_NONE, Bernoulli, Cut, MaskRule, Select, TopK
+from pymerge.ops import KEEP_ALL, KEEP_NONE, Cut, MaskRule, Select, TopK
 from pymerge.plan.parameters import convert_value
 from pymerge.schedule.machine import usable_processors
 
@@ -102,6 +103,7 @@ def mask(
     *,
     density: float,
     rule: str = "magnitude",
+    epsilon: float = 0.15,
     name: str = "tensor",
     seed: int = 0,
     place: int = 0,
@@ -113,15 +115,18 @@ def mask(
         delta: a float32 or float64 task vector, any shape, numpy or torch.
         density: share of elements to keep, 0 to 1.
         rule: "magnitude" (TIES: exactly max(1, int(density * n)) largest, ties to the lowest flat
-            index) or "random" (DARE: each element with probability density).
-        name, seed, place: what the random rule draws by: output tensor, recipe seed, and the model's
+            index), "random" (DARE: each element with probability density), or "ranked" (DELLA: with
+            probabilities from density - epsilon to density + epsilon, by the rank of its magnitude
+            among those along the last dimension).
+        epsilon: read by "ranked" alone.
+        name, seed, place: what random rules draw by: output tensor, recipe seed, and the model's
             place among the recipe's models, base not counted.
 
     Returns:
         An int8 array of the same shape and kind.
 
     Raises:
-        RecipeError: unknown rule, or a density outside [0, 1].
+        RecipeError: unknown rule, or a density or probabilities outside [0, 1].
         DTypeError: `delta` is neither float32 nor float64.
     """
     if not 0 <= density <= 1:
@@ -138,11 +143,20 @@ def mask(
         count = max(1, int(density * flat.size))
         cuts = cast("tuple[Cut]", ops.measure(Select((0,), (count,)), [flat], BY_NAME[_NAMES[array.dtype]]))
         made = TopK(cuts[0])
-    elif rule == "random":
-        keyed = Inputs(name=name, count=flat.size, base=None, models=(0,), places=(place,), seed=seed)
-        made = Bernoulli(max(1, round(density * 65536)), keyed.stream(0))
+    elif rule in ("random", "ranked"):
+        keyed = Inputs(
+            name=name,
+            count=flat.size,
+            base=None,
+            models=(0,),
+            per_model={"weight": (1.0,), "density": (density,), "epsilon": (epsilon,)},
+            places=(place,),
+            seed=seed,
+            shape=array.shape,
+        )
+        (made,) = random_rules(keyed) if rule == "random" else ranked_rules(keyed, "mask")
     else:
-        raise RecipeError(f'mask: unknown rule "{rule}"; it is magnitude or random')
+        raise RecipeError(f'mask: unknown rule "{rule}"; it is magnitude, random or ranked')
     out = np.empty(flat.size, np.int8)
     ops.mask(made, flat, out)
     return from_numpy(out.reshape(array.shape), like=delta)

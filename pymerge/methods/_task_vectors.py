@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pymerge.errors import RecipeError
 from pymerge.methods.base import Inputs, Parameter, Value
 from pymerge.ops import (
     KEEP_ALL,
@@ -19,13 +20,23 @@ from pymerge.ops import (
     MaskedSum,
     MaskRule,
     Program,
+    RankBernoulli,
     Select,
     Steps,
     TaskMerge,
     TopK,
 )
 
-__all__ = ["GAMMA", "band_rules", "family_parameters", "merge_task_vectors", "random_rules", "top_rules"]
+__all__ = [
+    "EPSILON",
+    "GAMMA",
+    "band_rules",
+    "family_parameters",
+    "merge_task_vectors",
+    "random_rules",
+    "ranked_rules",
+    "top_rules",
+]
 
 #: Weights that sum to less than this are not divided by.
 _NO_DIVISOR = 1e-8
@@ -57,6 +68,16 @@ _TRIM_SCOPE = Parameter(
     "densities are of each tensor, of each layer's tensors together, or of the whole model",
     default="tensor",
     choices=("tensor", "layer", "global"),
+)
+
+#: DELLA's second parameter.
+EPSILON = Parameter(
+    "epsilon",
+    float,
+    "how far the probability goes below density for a row's least magnitude, and above it for the largest",
+    default=0.15,
+    per_model=True,
+    minimum=0.0,
 )
 
 #: Breadcrumbs' second parameter.
@@ -125,6 +146,28 @@ def random_rules(inputs: Inputs) -> tuple[MaskRule, ...]:
             rules.append(KEEP_ALL if density >= 1 else KEEP_NONE)
         else:
             rules.append(Bernoulli(max(1, round(density * 65536)), inputs.stream(index)))
+    return tuple(rules)
+
+
+def ranked_rules(inputs: Inputs, method: str) -> tuple[MaskRule, ...]:
+    """DELLA's rule per model: probabilities grow with the rank of a magnitude in its row.
+
+    Raises:
+        RecipeError: density and epsilon ask for probabilities outside of (0, 1).
+    """
+    rules: list[MaskRule] = []
+    for index, (density, epsilon) in enumerate(zip(_useful_densities(inputs), inputs.numbers("epsilon"), strict=True)):
+        if density <= 0 or density >= 1:
+            rules.append(KEEP_ALL if density >= 1 else KEEP_NONE)
+            continue
+        if density - epsilon <= 0 or density + epsilon >= 1:
+            raise RecipeError(
+                f"{method}: density = {density:g} and epsilon = {epsilon:g} of model {inputs.places[index] + 1} ask for "
+                f"probabilities from {density - epsilon:g} to {density + epsilon:g}, which must be between 0 and 1; "
+                f"set epsilon below {min(density, 1 - density):g}"
+            )
+        row = inputs.shape[-1] if inputs.shape else 1
+        rules.append(RankBernoulli(density, epsilon, inputs.stream(index), max(1, row)))
     return tuple(rules)
 
 

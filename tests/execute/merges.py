@@ -33,6 +33,8 @@ METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "ties": (2, True, {}, {"weight": 0.6, "density": 0.5}),
     "dare_linear": (2, True, {}, {"weight": 0.6, "density": 0.4}),
     "dare_ties": (2, True, {}, {"weight": 0.6, "density": 0.4}),
+    "della": (2, True, {}, {"weight": 0.6, "density": 0.4, "epsilon": 0.2}),
+    "della_linear": (2, True, {}, {"weight": 0.6, "density": 0.4, "epsilon": 0.2}),
     "breadcrumbs": (2, True, {}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
     "breadcrumbs_ties": (2, True, {"consensus": "count"}, {"weight": 0.6, "density": 0.7, "gamma": 0.1}),
     "emr": (3, True, {"lambda": 0.8}, {"weight": 0.7}),

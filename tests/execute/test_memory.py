@@ -40,6 +40,7 @@ METHODS = (
     "task_arithmetic",
     "ties",
     "dare_ties",
+    "della",
     "breadcrumbs",
     "model_stock",
     "karcher",

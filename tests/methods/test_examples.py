@@ -68,6 +68,9 @@ EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]
     ("dare_linear", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
     ("dare_linear", [ONE, TWO], BASE, {**FULL, "density": 0}, BASE),
     ("dare_ties", [ONE, TWO], BASE, HALF, [1.25, 2.2, 2.5, 4.6]),
+    ("della", [ONE, TWO], BASE, HALF, [1.5, 2.4, 2, 4.6]),
+    ("della", [ONE, TWO], BASE, {**FULL, "density": 0}, BASE),
+    ("della_linear", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
     ("breadcrumbs", [ONE, TWO], BASE, HALF, [1.15, 2.2, 2.8, 4.6]),
     (
         "breadcrumbs",
@@ -248,9 +251,19 @@ class TestMask:
         assert made.dtype == torch.int8
         assert made.tolist() == [0, 1, 0]
 
+    def test_ranked_masks_favor_what_is_large_along_the_last_dimension(self) -> None:
+        """Every row is the same numbers, scaled: where a row's largest are is where most is kept."""
+        rows = np.arange(1, 101, dtype=np.float32) * np.exp2(np.arange(-50, 50, dtype=np.float32))[:, None]
+        made = pymerge.mask(rows.reshape(10, 10, 100), density=0.5, epsilon=0.4, rule="ranked").reshape(100, 100)
+        assert abs(made[:, :20].mean() - 0.18) < 0.04
+        assert abs(made[:, 80:].mean() - 0.82) < 0.04
+        assert np.ptp(made.mean(axis=1)) < 0.3
+
     def test_bad_density_is_refused(self) -> None:
         with pytest.raises(RecipeError, match=r"density = 1\.5 must be in \[0, 1\]"):
             pymerge.mask(np.ones(3, np.float32), density=1.5)
+        with pytest.raises(RecipeError, match=r"mask: density = 0\.9 .*set epsilon below 0\.1"):
+            pymerge.mask(np.ones(3, np.float32), density=0.9, rule="ranked")
 
 
 class TestMergeTensors:
@@ -296,6 +309,14 @@ class TestMergeTensors:
             ("ties", 1, True, {"weight": 1, "densty": 1}, 'does not read densty; did you mean "density"'),
             ("ties", 1, True, {"weight": 1, "density": 1.4}, r"density = 1\.4 must be in \[0, 1\]"),
             ("ties", 2, True, {"weight": [1]}, "weight has 1 values for 2 tensors"),
+            (
+                "della",
+                2,
+                True,
+                {"weight": 1, "density": [0.5, 0.9]},
+                r"density = 0.9 and epsilon = 0.15 of model 2 .* from 0.75 to 1.05.* set epsilon below 0.1",
+            ),
+            ("della_linear", 1, True, {"weight": 1, "density": 0.1}, r"from -0.05 to 0.25.* set epsilon below 0.1"),
             ("linear", 2, False, {"weight": [1, -1]}, "sum to 0"),
             ("multislerp", 2, False, {"weight": [1, -1]}, "sum to 0.* normalize_weights: false"),
             ("nuslerp", 3, True, {"weight": 1}, "nuslerp takes exactly 2 tensors .* not 3; merge two of them first"),
