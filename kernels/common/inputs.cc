@@ -36,6 +36,10 @@ std::int64_t Inputs::bytes(Range range) const {
   return total;
 }
 
+std::int64_t Inputs::piece_elements() const {
+  return std::max(kBlock, kPiece / bytes({0, 1}) / kBlock * kBlock);
+}
+
 void Inputs::ask_ahead(Range range) const {
   // Once per step: where this range crosses (or touches) a step's first element.
   const std::int64_t step = (range.begin + range.count - 1) / kStep;
@@ -85,10 +89,7 @@ void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands,
 }
 
 Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
-    : inputs_(inputs),
-      range_(range),
-      at_(range.begin),
-      step_(std::max(kBlock, kPiece / inputs.bytes({0, 1}) / kBlock * kBlock)) {
+    : inputs_(inputs), range_(range), at_(range.begin), step_(inputs.piece_elements()) {
   inputs_.ask_ahead(range_);
   std::int64_t copied = 0;  // bytes an element
   inputs_.each([&](const TensorView& view) {

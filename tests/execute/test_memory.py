@@ -200,7 +200,7 @@ def test_a_select_without_room_for_its_keys_finds_the_same_cuts() -> None:
     counts, answers = [1, 150_000, 750_000, 1_500_000], []
     for gathered in (16 << 20, 64 << 10, 0):
         engine = _core.Engine(2, 4096, 1, 1, False, True, gathered)
-        engine.measure_select(7, [tensors[1]] * len(counts), tensors[0], "float32", counts)
+        engine.measure_select(7, [tensors[1]] * len(counts), tensors[0], "float32", counts, "magnitude")
         done: list[Any] = []
         while not done:
             done = engine.wait(1.0)
