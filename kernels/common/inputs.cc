@@ -47,6 +47,12 @@ std::int64_t Inputs::bytes(Range range) const {
   return total;
 }
 
+std::int64_t Inputs::piece_elements() const {
+  const std::int64_t most = kPiece / bytes({0, 1});
+  const std::int64_t unit = piece_unit(row_, most);
+  return std::max(unit, most / unit * unit);
+}
+
 void Inputs::ask_ahead(Range range) const {
   // Once per step: where this range crosses (or touches) a step's first element.
   const std::int64_t step = (range.begin + range.count - 1) / kStep;
@@ -102,7 +108,7 @@ Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
       range_(range),
       at_(range.begin),
       unit_(piece_unit(inputs.row_, kPiece / inputs.bytes({0, 1}))),
-      step_(std::max(unit_, kPiece / inputs.bytes({0, 1}) / unit_ * unit_)),
+      step_(inputs.piece_elements()),
       room_(step_ + 2 * std::min(inputs.row_, kSegment)) {
   inputs_.ask_ahead(range_);
   std::int64_t copied = 0;  // bytes an element

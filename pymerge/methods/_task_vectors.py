@@ -163,7 +163,7 @@ def ranked_rules(inputs: Inputs, method: str) -> tuple[MaskRule, ...]:
         if density - epsilon <= 0 or density + epsilon >= 1:
             raise RecipeError(
                 f"{method}: density = {density:g} and epsilon = {epsilon:g} of model {inputs.places[index] + 1} "
-                f"ask for probabilities from {density - epsilon:g} to {density + epsilon:g}, which must be between 0 and 1; "
+                f"ask for probabilities from {density - epsilon:g} to {density + epsilon:g}, not between 0 and 1; "
                 f"set epsilon below {min(density, 1 - density):g}"
             )
         row = inputs.shape[-1] if inputs.shape else 1
