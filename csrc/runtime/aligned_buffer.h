@@ -50,7 +50,7 @@ class Scratch {
  public:
   void* take(std::size_t size) { return grown(work_, size); }
   std::byte* take_copies(std::size_t size) { return grown(copies_, size); }
-  void* take_ranked(std::size_t size) { return grown(ranked_, size); }
+  void* take_runs(std::size_t size) { return grown(runs_, size); }
 
  private:
   static std::byte* grown(AlignedBuffer& buffer, std::size_t size) {
@@ -60,7 +60,7 @@ class Scratch {
 
   AlignedBuffer work_{0};
   AlignedBuffer copies_{0};
-  AlignedBuffer ranked_{0};
+  AlignedBuffer runs_{0};
 };
 
 }  // namespace pymerge

@@ -47,24 +47,9 @@ struct Masked {
   const Rule& rule;
   const Operand& tensor;
   const Operand* base;  // may be null
-  Ranked ranked = {};
+  Drawn drawn = {};
   int source = 0;
 };
-
-// The draws of a run that lies in one canonical block, in `draws` (room for kBlock): where that of
-// its first element is. Elements are kept whose draw is below draw_limit().
-template <typename Real>
-inline const std::uint16_t* rule_draws(const Masked& masked, std::int64_t begin, int n,
-                                       std::uint16_t* draws) {
-  const Rule& rule = masked.rule;
-  block_draws(rule.key, begin / kBlock, draws);
-  std::uint16_t* const mine = draws + begin % kBlock;
-  if (rule.kind == Rule::Kind::kRanked) {
-    decide_draws<Real>(rule, masked.tensor, masked.base, masked.ranked.count, begin, n,
-                       masked.ranked.runs[masked.source], mine);
-  }
-  return mine;
-}
 
 inline bool is_drawn(const Rule& rule) {
   return rule.kind == Rule::Kind::kBernoulli || rule.kind == Rule::Kind::kRanked;
@@ -72,6 +57,30 @@ inline bool is_drawn(const Rule& rule) {
 
 inline std::uint32_t draw_limit(const Rule& rule) {
   return rule.kind == Rule::Kind::kRanked ? 1 : rule.keep;
+}
+
+// The draws of a run that lies in one canonical block, in `draws` (room for kBlock): where that of
+// its first element is. Elements are kept whose draw is below draw_limit().
+template <typename Real>
+inline const std::uint16_t* rule_draws(const Masked& masked, std::int64_t begin, int n,
+                                       std::uint16_t* draws) {
+  const Rule& rule = masked.rule;
+  const Drawn& drawn = masked.drawn;
+  const std::int64_t block = begin / kBlock;
+  std::uint16_t* const mine = draws + begin % kBlock;
+  std::uint8_t* const mask = drawn.masks == nullptr ? nullptr : drawn.masks[masked.source];
+  std::uint8_t* const bits = mask == nullptr ? nullptr : mask + block * (kBlock / 8);
+  if (bits != nullptr && drawn.known) {
+    simd::unpack_draws(bits, draws);
+    return mine;
+  }
+  block_draws(rule.key, block, draws);
+  if (rule.kind == Rule::Kind::kRanked) {
+    decide_draws<Real>(rule, masked.tensor, masked.base, drawn.count, begin, n,
+                       drawn.runs[masked.source], mine);
+  }
+  if (bits != nullptr) simd::pack_draws(draws, draw_limit(rule), bits);
+  return mine;
 }
 
 // keep[i] = all ones if element begin + i of the task vector is kept, else 0. The run lies in one

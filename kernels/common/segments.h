@@ -38,10 +38,14 @@ struct RankedRun {
   alignas(64) std::uint8_t classes[kSegment];  // of the segment that is being ranked
 };
 
-// A pass over a range of a tensor, as rules that rank see it.
-struct Ranked {
+// What rules that draw are given besides a run: a thread's memory, and masks that were kept.
+struct Drawn {
   RankedRun* runs = nullptr;  // one a source; null if no rule ranks
   std::int64_t count = 0;     // elements of the tensor
+  // One a source, or null; of each, null or one bit an element, set where it is kept. Bits that are
+  // known are used instead of draws, others are to be filled, a canonical block at a time.
+  std::uint8_t* const* masks = nullptr;
+  bool known = false;
 };
 
 }  // namespace pymerge

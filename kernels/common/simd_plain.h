@@ -90,6 +90,22 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
   }
 }
 
+// A block's draws as one bit each, set where the draw is below `limit`; and back, to draws of 0
+// where the bit is set, else 65535.
+inline constexpr int kDraws = 8 * kCounters;
+
+inline void pack_draws(const std::uint16_t* draws, std::uint32_t limit, std::uint8_t* bits) {
+  for (int i = 0; i < kDraws / 8; ++i) {
+    unsigned byte = 0;
+    for (int k = 0; k < 8; ++k) byte |= (draws[8 * i + k] < limit ? 1u : 0u) << k;
+    bits[i] = static_cast<std::uint8_t>(byte);
+  }
+}
+
+inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
+  for (int i = 0; i < kDraws; ++i) draws[i] = (bits[i / 8] >> (i % 8) & 1) != 0 ? 0 : 0xffff;
+}
+
 // No vectors of its own: what needs them is written as loops for the compiler.
 struct Vector {
   static constexpr int kWidth = 0;

@@ -91,6 +91,33 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
   }
 }
 
+inline void pack_draws(const std::uint16_t* draws, std::uint32_t limit, std::uint8_t* bits) {
+  if (limit == 0) return plain::pack_draws(draws, limit, bits);
+  const __m256i most = _mm256_set1_epi16(static_cast<std::int16_t>(limit - 1));
+  const auto below = [&](const std::uint16_t* at) {
+    const __m256i draw = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at));
+    return _mm256_cmpeq_epi16(_mm256_min_epu16(draw, most), draw);
+  };
+  for (int i = 0; i < plain::kDraws; i += 32) {
+    constexpr int kUncross = 0xd8;  // what 128-bit halves do to the order of 64-bit lanes, undone
+    const __m256i bytes = _mm256_packs_epi16(below(draws + i), below(draws + i + 16));
+    const int mask = _mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, kUncross));
+    std::memcpy(bits + i / 8, &mask, sizeof mask);
+  }
+}
+
+inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
+  const __m256i lanes = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096,
+                                          8192, 16384, -32768);
+  for (int i = 0; i < plain::kDraws; i += 16) {
+    std::int16_t sixteen;
+    std::memcpy(&sixteen, bits + i / 8, sizeof sixteen);
+    const __m256i set = _mm256_and_si256(_mm256_set1_epi16(sixteen), lanes);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(draws + i),
+                        _mm256_cmpeq_epi16(set, _mm256_setzero_si256()));
+  }
+}
+
 // Eight float32 lanes and what merging does with them; see simd.h.
 struct Vector {
   using Real = __m256;

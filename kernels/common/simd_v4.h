@@ -89,6 +89,23 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
   }
 }
 
+inline void pack_draws(const std::uint16_t* draws, std::uint32_t limit, std::uint8_t* bits) {
+  if (limit == 0) return plain::pack_draws(draws, limit, bits);
+  const __m512i most = _mm512_set1_epi16(static_cast<std::int16_t>(limit - 1));
+  for (int i = 0; i < plain::kDraws; i += 32) {
+    const std::uint32_t mask = _mm512_cmple_epu16_mask(_mm512_loadu_si512(draws + i), most);
+    std::memcpy(bits + i / 8, &mask, sizeof mask);
+  }
+}
+
+inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
+  for (int i = 0; i < plain::kDraws; i += 32) {
+    std::uint32_t mask;
+    std::memcpy(&mask, bits + i / 8, sizeof mask);
+    _mm512_storeu_si512(draws + i, _mm512_movm_epi16(~mask));
+  }
+}
+
 // Sixteen float32 lanes and what merging does with them; see simd.h.
 struct Vector {
   using Real = __m512;

@@ -12,9 +12,9 @@ struct Workspace {
 };
 
 template <typename Real>
-void fill_as(const Operand& delta, const Rule& rule, const Ranked& ranked, Range range,
+void fill_as(const Operand& delta, const Rule& rule, const Drawn& drawn, Range range,
              std::int8_t* mask, Workspace<Real>* space) {
-  const Masked masked{rule, delta, nullptr, ranked};
+  const Masked masked{rule, delta, nullptr, drawn};
   for_each_chunk(range, [&](std::int64_t begin, int n) {
     decode(delta, begin, n, space->delta);
     rule_mask(masked, begin, n, space->delta, space->keep);
@@ -23,11 +23,11 @@ void fill_as(const Operand& delta, const Rule& rule, const Ranked& ranked, Range
   });
 }
 
-void fill(const Operand& delta, const Rule& rule, const Ranked& ranked, Compute compute,
-          Range range, std::int8_t* mask, void* scratch) {
+void fill(const Operand& delta, const Rule& rule, const Drawn& drawn, Compute compute, Range range,
+          std::int8_t* mask, void* scratch) {
   compute == Compute::kFloat64
-      ? fill_as(delta, rule, ranked, range, mask, static_cast<Workspace<double>*>(scratch))
-      : fill_as(delta, rule, ranked, range, mask, static_cast<Workspace<float>*>(scratch));
+      ? fill_as(delta, rule, drawn, range, mask, static_cast<Workspace<double>*>(scratch))
+      : fill_as(delta, rule, drawn, range, mask, static_cast<Workspace<float>*>(scratch));
 }
 
 }  // namespace

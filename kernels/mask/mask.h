@@ -10,7 +10,7 @@ namespace pymerge {
 
 struct MaskKernel {
   // mask[range.count] of a task vector held as a tensor.
-  void (*fill)(const Operand& delta, const Rule& rule, const Ranked& ranked, Compute compute,
+  void (*fill)(const Operand& delta, const Rule& rule, const Drawn& drawn, Compute compute,
                Range range, std::int8_t* mask, void* scratch);
   std::size_t scratch_bytes;
 };

@@ -135,7 +135,7 @@ void add_block_kept(const Operand& tensor, const Operand& base, const std::uint3
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
 template <typename V, typename Real>
 std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-                         const Ranked& ranked, Norm norm, Range range, MaskedTotals* totals,
+                         const Drawn& drawn, Norm norm, Range range, MaskedTotals* totals,
                          Workspace<Real>* space) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
@@ -153,7 +153,7 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
           spread_of(tensors, n, begin, kBlock, space->base, space->delta, space->spread);
         }
         for (int i = 0; i < n; ++i) {
-          const Masked masked{rules[i], tensors[i], base, ranked, i};
+          const Masked masked{rules[i], tensors[i], base, drawn, i};
           if (random) {
             add_block_vectors<V, dtype()>(masked, begin, totals[i]);
             continue;
@@ -172,11 +172,11 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
 
 template <typename Real>
 void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-            const Ranked& ranked, Norm norm, Range range, MaskedTotals* totals,
+            const Drawn& drawn, Norm norm, Range range, MaskedTotals* totals,
             Workspace<Real>* space) {
   const Real* origin = base == nullptr ? nullptr : space->base;
   const std::int64_t done =
-      add_vectors<VectorFor<Real>>(tensors, rules, n, base, ranked, norm, range, totals, space);
+      add_vectors<VectorFor<Real>>(tensors, rules, n, base, drawn, norm, range, totals, space);
   range = {range.begin + done, range.count - done};
   const bool apart = any_spread(rules, n);
   for_each_chunk(range, [&](std::int64_t begin, int count) {
@@ -188,7 +188,7 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
       Real* __restrict delta = space->delta;
       Bits<Real>* __restrict keep = space->keep;
       decode_delta(tensors[i], origin, begin, count, delta);
-      const Masked masked{rules[i], tensors[i], base, ranked, i};
+      const Masked masked{rules[i], tensors[i], base, drawn, i};
       mask_of(masked, begin, count, delta, space->spread, keep);
       for (int e = count; e < kBlock; ++e) {
         delta[e] = 0;
@@ -202,14 +202,13 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
   });
 }
 
-void add(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-         const Ranked& ranked, Norm norm, Compute compute, Range range, MaskedTotals* totals,
-         void* scratch) {
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, const Drawn& drawn,
+         Norm norm, Compute compute, Range range, MaskedTotals* totals, void* scratch) {
   if (compute == Compute::kFloat64) {
-    add_as(tensors, rules, n, base, ranked, norm, range, totals,
+    add_as(tensors, rules, n, base, drawn, norm, range, totals,
            static_cast<Workspace<double>*>(scratch));
   } else {
-    add_as(tensors, rules, n, base, ranked, norm, range, totals,
+    add_as(tensors, rules, n, base, drawn, norm, range, totals,
            static_cast<Workspace<float>*>(scratch));
   }
 }

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "common/drawn.h"
 #include "common/measure.h"
 #include "masked_sum/masked_sum.h"
 
@@ -10,7 +11,9 @@ namespace pymerge {
 
 class MaskedSumMeasure : public Measure {
  public:
-  MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules, Norm norm);
+  // `masks`: where to keep the masks.
+  MaskedSumMeasure(Inputs inputs, Compute compute, std::vector<Rule> rules, Norm norm,
+                   KeptMasks masks = {});
   // [tiles][n], row-major; the caller adds them up.
   const std::vector<MaskedTotals>& partials() const { return partials_; }
 
@@ -21,6 +24,7 @@ class MaskedSumMeasure : public Measure {
   const MaskedSumKernel& kernel_;
   const std::vector<Rule> rules_;
   const Norm norm_;
+  const KeptMasks masks_;
   std::vector<MaskedTotals> partials_;
 };
 

@@ -23,7 +23,7 @@ struct MaskedSumKernel {
   // Adds the block partials of `range` (whole blocks of one canonical tile), in order (float64
   // lanes), to totals[n]. `base` may be null.
   void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-              const Ranked& ranked, Norm norm, Compute compute, Range range, MaskedTotals* totals,
+              const Drawn& drawn, Norm norm, Compute compute, Range range, MaskedTotals* totals,
               void* scratch);
   std::size_t scratch_bytes;
 };

@@ -25,7 +25,7 @@ struct Workspace {
 
 template <typename Real>
 void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-            const Ranked& ranked, Range range, OverlapCounts* counts, void* scratch) {
+            const Drawn& drawn, Range range, OverlapCounts* counts, void* scratch) {
   const Workspace<Real> space(scratch);
   const Real* origin = base == nullptr ? nullptr : space.base;
   const bool apart = any_spread(rules, n);
@@ -37,7 +37,7 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
       const Real* __restrict delta = space.delta;
       Bits<Real>* __restrict changes = space.changes + i * kBlock;
       decode_delta(tensors[i], origin, begin, count, space.delta);
-      const Masked masked{rules[i], tensors[i], base, ranked, i};
+      const Masked masked{rules[i], tensors[i], base, drawn, i};
       mask_of(masked, begin, count, delta, space.spread, changes);
       for (int e = 0; e < count; ++e) {
         changes[e] &= delta[e] == 0 ? Bits<Real>{0} : Bits<Real>{1};
@@ -58,12 +58,12 @@ void add_as(const Operand* tensors, const Rule* rules, int n, const Operand* bas
   });
 }
 
-void add(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-         const Ranked& ranked, Compute compute, Range range, OverlapCounts* counts, void* scratch) {
+void add(const Operand* tensors, const Rule* rules, int n, const Operand* base, const Drawn& drawn,
+         Compute compute, Range range, OverlapCounts* counts, void* scratch) {
   if (compute == Compute::kFloat64) {
-    add_as<double>(tensors, rules, n, base, ranked, range, counts, scratch);
+    add_as<double>(tensors, rules, n, base, drawn, range, counts, scratch);
   } else {
-    add_as<float>(tensors, rules, n, base, ranked, range, counts, scratch);
+    add_as<float>(tensors, rules, n, base, drawn, range, counts, scratch);
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "common/ranked.h"
+#include "common/drawn.h"
 #include "runtime/isa.h"
 
 namespace pymerge {
@@ -14,8 +14,8 @@ OverlapMeasure::OverlapMeasure(Inputs inputs, Compute compute, std::vector<Rule>
       partials_(static_cast<std::size_t>(tiles() * inputs_.size())) {}
 
 void OverlapMeasure::measure(std::int64_t tile, const Inputs::Piece& piece, Scratch& scratch) {
-  const Ranked ranked = take_ranked(rules_, inputs_.count(), piece.starts, scratch);
-  kernel_.add(piece.tensors, rules_.data(), inputs_.size(), piece.base, ranked, compute_,
+  const Drawn drawn = take_drawn(rules_, inputs_.count(), piece.starts, scratch);
+  kernel_.add(piece.tensors, rules_.data(), inputs_.size(), piece.base, drawn, compute_,
               piece.range, partials_.data() + tile * inputs_.size(),
               scratch.take(kernel_.scratch_bytes(inputs_.size())));
 }

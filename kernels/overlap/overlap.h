@@ -19,7 +19,7 @@ struct OverlapCounts {
 struct OverlapKernel {
   // Adds the counts of `range` to counts[n]. `base` may be null.
   void (*add)(const Operand* tensors, const Rule* rules, int n, const Operand* base,
-              const Ranked& ranked, Compute compute, Range range, OverlapCounts* counts,
+              const Drawn& drawn, Compute compute, Range range, OverlapCounts* counts,
               void* scratch);
   std::size_t (*scratch_bytes)(int n);
 };

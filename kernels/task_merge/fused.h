@@ -16,7 +16,7 @@ namespace pymerge {
 namespace {
 
 inline Masked masked_source(const TaskMergeArgs& args, int i) {
-  return {args.rules[i], args.tensors[i], &args.base, args.ranked, i};
+  return {args.rules[i], args.tensors[i], &args.base, args.drawn, i};
 }
 
 template <typename V>

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "common/ranked.h"
 #include "runtime/isa.h"
 
 namespace pymerge {
@@ -15,12 +14,18 @@ const double* data_or_null(const std::vector<double>& numbers) {
 }  // namespace
 
 TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype,
-                                   TaskMergeNumbers numbers)
+                                   TaskMergeNumbers numbers, KeptMasks masks)
     : Combine(reach_over_segments(std::move(inputs), numbers.rules), compute, out_dtype),
       kernel_(PYMERGE_SELECT_LEVEL(task_merge, active_isa())),
-      numbers_(std::move(numbers)) {}
+      numbers_(std::move(numbers)),
+      masks_(std::make_shared<const KeptMasks>(std::move(masks))),
+      left_(inputs_.count()) {}
 
 bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
+  const std::shared_ptr<const KeptMasks> masks = masks_;
+  Drawn drawn = take_drawn(numbers_.rules, inputs_.count(), piece.starts, scratch);
+  if (masks != nullptr) drawn.masks = masks->data();
+  drawn.known = true;
   const TaskMergeArgs args{
       *piece.base,
       piece.tensors,
@@ -34,10 +39,12 @@ bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scrat
       data_or_null(numbers_.votes),
       data_or_null(numbers_.alone),
       numbers_.pick,
-      take_ranked(numbers_.rules, inputs_.count(), piece.starts, scratch),
+      drawn,
   };
-  return kernel_.fill(args, compute_, piece.range, out_dtype_, out,
-                      scratch.take(kernel_.scratch_bytes(inputs_.size())));
+  const bool bad = kernel_.fill(args, compute_, piece.range, out_dtype_, out,
+                                scratch.take(kernel_.scratch_bytes(inputs_.size())));
+  if ((left_ -= piece.range.count) == 0) masks_.store(nullptr);
+  return bad;
 }
 
 }  // namespace pymerge

@@ -1,9 +1,12 @@
 // task_merge as a combine: fills runs of an output tensor, from mapped files or memory.
 #pragma once
 
+#include <atomic>
+#include <memory>
 #include <vector>
 
 #include "common/combine.h"
+#include "common/drawn.h"
 #include "task_merge/task_merge.h"
 
 namespace pymerge {
@@ -22,7 +25,9 @@ struct TaskMergeNumbers {
 
 class TaskMergeCombine : public Combine {
  public:
-  TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype, TaskMergeNumbers numbers);
+  // `masks`: those that are known already.
+  TaskMergeCombine(Inputs inputs, Compute compute, DType out_dtype, TaskMergeNumbers numbers,
+                   KeptMasks masks = {});
 
  protected:
   bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;
@@ -30,6 +35,9 @@ class TaskMergeCombine : public Combine {
  private:
   const TaskMergeKernel& kernel_;
   const TaskMergeNumbers numbers_;
+  // Until every element was filled once: a combine may live on until its shard is finished.
+  std::atomic<std::shared_ptr<const KeptMasks>> masks_;
+  std::atomic<std::int64_t> left_;
 };
 
 }  // namespace pymerge

@@ -28,7 +28,7 @@ struct TaskMergeArgs {
   const double* votes;  // may be null: then the coefficients
   const double* alone;  // may be null
   bool pick;            // the largest instead of the sum
-  Ranked ranked;
+  Drawn drawn;
 };
 
 struct TaskMergeKernel {

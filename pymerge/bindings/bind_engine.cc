@@ -19,9 +19,13 @@ using Tensors = std::vector<const Tensor*>;
 
 class Engine {
  public:
-  // `gathered`: bytes of keys that a select may hold per entry.
-  Engine(int threads, const WriterOptions& options, std::int64_t gathered)
-      : gathered_(gathered), writer_(options), pool_(threads, {&writer_, &measures_}) {
+  // `gathered`: bytes of keys that a select may hold per entry; `masks`: bytes of masks that may be
+  // kept between measures and combines.
+  Engine(int threads, const WriterOptions& options, std::int64_t gathered, std::int64_t masks)
+      : gathered_(gathered),
+        masks_(masks),
+        writer_(options),
+        pool_(threads, {&writer_, &measures_}) {
     writer_.attach(&pool_);
     measures_.attach(&pool_);
   }
@@ -45,6 +49,7 @@ class Engine {
   }
 
   std::int64_t gathered() const { return gathered_; }
+  MaskStore* masks() { return &masks_; }
 
   int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
                  const std::vector<std::pair<std::int64_t, std::int64_t>>& segments,
@@ -187,6 +192,7 @@ class Engine {
   }
 
   const std::int64_t gathered_;
+  MaskStore masks_;
   std::atomic<std::int64_t> read_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
@@ -206,13 +212,13 @@ void bind_engine(py::module_& module) {
   using py::arg;
   py::class_<Engine>(module, "Engine")
       .def(py::init([](int threads, std::int64_t block, int buffers, int writers, bool direct,
-                       bool stop_on_nonfinite, std::int64_t gathered) {
+                       bool stop_on_nonfinite, std::int64_t gathered, std::int64_t masks) {
              return std::make_unique<Engine>(
                  threads, WriterOptions{block, buffers, writers, direct, stop_on_nonfinite},
-                 gathered);
+                 gathered, masks);
            }),
            arg("threads"), arg("block"), arg("buffers"), arg("writers"), arg("direct"),
-           arg("stop_on_nonfinite"), arg("gathered") = SelectMeasure::kGathered)
+           arg("stop_on_nonfinite"), arg("gathered") = SelectMeasure::kGathered, arg("masks") = 0)
       .def("map_file", &Engine::map_file, arg("path"), arg("in_place"),
            "A file whose parts are read ahead of the engine's work on them.")
       .def("measure_gram",
@@ -260,7 +266,7 @@ void bind_engine(py::module_& module) {
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
               const std::string& compute, const std::vector<py::tuple>& rules,
               const std::string& norm) {
-             self.submit(ticket, make_masked_sum(tensors, base, compute, rules, norm),
+             self.submit(ticket, make_masked_sum(tensors, base, compute, rules, norm, self.masks()),
                          &masked_sum_answer);
            })
       .def("measure_overlap",
@@ -303,7 +309,7 @@ void bind_engine(py::module_& module) {
                  shard, segment,
                  make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
                                  consensus, std::move(weights), normalize, scale, std::move(votes),
-                                 std::move(alone), pick));
+                                 std::move(alone), pick, self.masks()));
            })
       .def("fill_near_swap",
            [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,

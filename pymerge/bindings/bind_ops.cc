@@ -1,5 +1,5 @@
 // The requests of pymerge/ops.py on whole tensors in memory, each waited for.
-#include "common/ranked.h"
+#include "common/drawn.h"
 #include "convert.h"
 #include "core/error.h"
 #include "mask/mask.h"
@@ -45,8 +45,8 @@ void fill_mask(const Tensor& delta, const py::tuple& rule, const std::string& co
   const py::gil_scoped_release release;
   const MaskKernel& kernel = PYMERGE_SELECT_LEVEL(mask, active_isa());
   Scratch scratch;
-  const Ranked ranked = take_ranked({made}, delta.view.count, true, scratch);
-  kernel.fill(delta.view.operand(), made, ranked, type, {0, delta.view.count}, mask,
+  const Drawn drawn = take_drawn({made}, delta.view.count, true, scratch);
+  kernel.fill(delta.view.operand(), made, drawn, type, {0, delta.view.count}, mask,
               scratch.take(kernel.scratch_bytes));
 }
 

@@ -188,9 +188,12 @@ std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules,
-                                                  const std::string& norm) {
-  return std::make_shared<MaskedSumMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                            to_rules(rules), find_named(kNorms, norm));
+                                                  const std::string& norm, MaskStore* store) {
+  Inputs inputs = to_inputs(tensors, base);
+  std::vector<Rule> made = to_rules(rules);
+  KeptMasks masks = store == nullptr ? KeptMasks() : store->reserve(inputs, made);
+  return std::make_shared<MaskedSumMeasure>(std::move(inputs), to_compute(compute), std::move(made),
+                                            find_named(kNorms, norm), std::move(masks));
 }
 
 std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& tensors,
@@ -227,16 +230,23 @@ std::shared_ptr<Combine> make_weighted_sum_lines(const std::vector<const Tensor*
                                            to_dtype(out_dtype), std::move(numbers), made);
 }
 
-std::shared_ptr<Combine> make_task_merge(
-    const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
-    const std::string& out_dtype, const std::vector<py::tuple>& rules,
-    std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
-    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone, bool pick) {
+std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
+                                         const Tensor& base, const std::string& compute,
+                                         const std::string& out_dtype,
+                                         const std::vector<py::tuple>& rules,
+                                         std::vector<double> coefficients,
+                                         const std::string& consensus, std::vector<double> weights,
+                                         bool normalize, double scale, std::vector<double> votes,
+                                         std::vector<double> alone, bool pick, MaskStore* store) {
+  Inputs inputs = to_inputs(tensors, &base);
+  std::vector<Rule> made = to_rules(rules);
+  KeptMasks masks = store == nullptr ? KeptMasks() : store->take(inputs, made);
   return std::make_shared<TaskMergeCombine>(
-      to_inputs(tensors, &base), to_compute(compute), to_dtype(out_dtype),
-      TaskMergeNumbers{to_rules(rules), std::move(coefficients), find_named(kConsensus, consensus),
+      std::move(inputs), to_compute(compute), to_dtype(out_dtype),
+      TaskMergeNumbers{std::move(made), std::move(coefficients), find_named(kConsensus, consensus),
                        std::move(weights), normalize, scale, std::move(votes), std::move(alone),
-                       pick});
+                       pick},
+      std::move(masks));
 }
 
 std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/canonical.h"
+#include "common/drawn.h"
 #include "common/inputs.h"
 #include "fusion/job.h"
 #include "gram/job.h"
@@ -45,7 +46,8 @@ Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base);
 // (count, length, strided)
 using LinesTuple = std::tuple<std::int64_t, std::int64_t, bool>;
 
-// The jobs behind the requests of pymerge/ops.py, made from plain arguments.
+// The jobs behind the requests of pymerge/ops.py, made from plain arguments. With a store, the
+// masks that a masked_sum draws are used again by the task_merge of the same tensors.
 std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors,
                                        const Tensor* base, const std::string& compute);
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
@@ -70,7 +72,8 @@ std::shared_ptr<RowDivergenceMeasure> make_row_divergence(const std::vector<cons
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules,
-                                                  const std::string& norm);
+                                                  const std::string& norm,
+                                                  MaskStore* store = nullptr);
 std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& tensors,
                                              const Tensor* base, const std::string& compute,
                                              const std::vector<py::tuple>& rules);
@@ -90,7 +93,8 @@ std::shared_ptr<Combine> make_task_merge(
     const std::vector<const Tensor*>& tensors, const Tensor& base, const std::string& compute,
     const std::string& out_dtype, const std::vector<py::tuple>& rules,
     std::vector<double> coefficients, const std::string& consensus, std::vector<double> weights,
-    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone, bool pick);
+    bool normalize, double scale, std::vector<double> votes, std::vector<double> alone, bool pick,
+    MaskStore* store = nullptr);
 std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,
                                         const Tensor& base, const std::string& compute,
                                         const std::string& out_dtype, double t);

@@ -256,6 +256,7 @@ def execute(
         direct=True,
         stop_on_nonfinite=not allow_nonfinite,
         gathered=resources.gathered,
+        masks=resources.masks,
     )
     feeder = _make_feeder(name, engine, resources.in_place)
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite=allow_nonfinite, reflink=reflink)

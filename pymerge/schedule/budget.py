@@ -2,7 +2,7 @@
 
 What a merge holds does not depend on how large its tensors are. Per worker: the mapped parts of the
 inputs it reads, and room for the keys of a tile. Shared: the output buffers, the keys that a select
-gathers, and the plan. What grows with a tensor is left out: 8 bytes per sum and 262,144 elements.
+gathers, the plan, and, of what is left, random masks. What grows with a tensor is left out: 8 bytes per sum and 262,144 elements.
 """
 
 from __future__ import annotations
@@ -47,6 +47,9 @@ _SCANNED = 2
 _MOST_GATHERED = 16 * MIB
 _LEAST_GATHERED = 256 * KIB
 _BRACKET = 0.06
+#: Random masks that are kept, one bit an element and model: all of those between measure and combine, which
+#: are 43 MB of two models in 16 bits, by what is in flight (_AHEAD in execute/run.py).
+_MOST_MASKS = 64 * MIB
 
 
 def count_cuts(plan: MergePlan) -> int:
@@ -86,7 +89,8 @@ def assign_resources(
                 need = _need(tasks, workers, block, scanned, in_place)
                 if need + _held(cuts) * wanted <= budget:
                     gathered = max(wanted, _LEAST_GATHERED)
-                    return Resources(workers, budget, block, _count_buffers(workers), gathered, in_place)
+                    masks = _count_masks(budget - need - _held(cuts) * wanted)
+                    return Resources(workers, budget, block, _count_buffers(workers), gathered, in_place, masks)
         for block in _BLOCKS:
             left = (budget - _need(tasks, workers, block, scanned, False)) // _held(cuts)
             if left >= _LEAST_GATHERED:
@@ -103,6 +107,11 @@ def assign_resources(
 
 def _count_buffers(workers: int) -> int:
     return max(_BUFFERS, 2 * workers)
+
+
+def _count_masks(left: int) -> int:
+    """Bytes of masks: half of what nothing else has a claim on, in steps."""
+    return min(_MOST_MASKS, left // (2 * MIB) * MIB)
 
 
 def _held(cuts: int) -> int:

@@ -62,6 +62,8 @@ class Resources:
             reads the tensor once or twice more.
         in_place: whether inputs may be read where they are mapped (their pages are then resident until
             a window of them is done with), or only as copies of a few hundred KiB.
+        masks: bytes of random masks that may be kept from measures for combines; the others are drawn
+            twice.
     """
 
     threads: int
@@ -70,6 +72,7 @@ class Resources:
     buffers: int
     gathered: int = 16 << 20
     in_place: bool = True
+    masks: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def test_what_is_chosen_fits_or_the_refusal_names_what_does(
     inputs = models * (4 * MIB + 4 * MIB) if chosen.in_place else MIB // 2
     pieces = chosen.block * chosen.buffers + threads * (inputs + min(cuts, 2) * MIB)
     gathered = 2 * (cuts + 1) * chosen.gathered if cuts else 0
-    assert pieces + gathered + 48 * MIB <= chosen.memory
+    assert pieces + gathered + chosen.masks + 48 * MIB <= chosen.memory
     assert chosen.block % 4096 == 0
     assert chosen.buffers > threads
     assert chosen.threads == threads
@@ -110,6 +110,13 @@ def test_keys_are_gathered_whole_where_they_fit_and_bounded_where_not() -> None:
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] == 16 * MIB
     assert assign_resources([task(4, 1 << 22)], 2, 4096 * MIB, cuts=6).gathered < MIB
+
+
+def test_masks_are_kept_in_half_of_what_is_left() -> None:
+    masks = [assign_resources([task(2)], 2, size * MIB).masks for size in (56, 160, 8192)]
+    assert masks[0] == 0
+    assert 8 * MIB <= masks[1] <= 32 * MIB
+    assert masks[2] == 64 * MIB
 
 
 def test_many_small_tensors_count_too() -> None:
