@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan
-from pymerge.schedule.budget import assign_resources, count_cuts
+from pymerge.schedule.budget import assign_resources, count_cuts, count_ranked
 from pymerge.schedule.layout import lay_out
 from pymerge.schedule.values import Placement, Resources, Schedule, Shard
 
@@ -24,5 +24,6 @@ def make_schedule(
         ResourceError: the memory budget is too small.
     """
     twins = [find_twin(plan, task) for task in plan.tasks]
-    resources = assign_resources(plan.tasks, threads, memory, cuts=count_cuts(plan))
+    cuts, ranked = count_cuts(plan), count_ranked(plan)
+    resources = assign_resources(plan.tasks, threads, memory, cuts=cuts, ranked=ranked)
     return Schedule(plan, lay_out(plan.tasks, shard_size, twins), resources)

@@ -2,21 +2,22 @@
 
 What a merge holds does not depend on how large its tensors are. Per worker: the mapped parts of the
 inputs it reads, and room for the keys of a tile. Shared: the output buffers, the keys that a select
-gathers, the plan, and, of what is left, random masks. What grows with a tensor is left out: 8 bytes per sum and 262,144 elements.
+gathers, the plan, and, of what is left, random masks. What grows with a tensor is left out: 8 bytes
+per sum and 262,144 elements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pymerge.errors import RecipeError, ResourceError
-from pymerge.ops import Select
-from pymerge.plan.costs import trace_task
+from pymerge.ops import MaskedSum, RankBernoulli, Select, TaskMerge
+from pymerge.plan.costs import Trace, trace_task
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.machine import usable_memory, usable_processors
 from pymerge.schedule.values import Resources
 
-__all__ = ["assign_resources", "count_cuts"]
+__all__ = ["assign_resources", "count_cuts", "count_ranked"]
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -47,6 +48,9 @@ _SCANNED = 2
 _MOST_GATHERED = 16 * MIB
 _LEAST_GATHERED = 256 * KIB
 _BRACKET = 0.06
+#: Where elements are ranked, a worker has this of each input besides: a segment of a row at either end of a
+#: copy, and of each model what it has ranked (RankedRun in kernels/common/segments.h).
+_RANKED = 3 * 65536 + 2 * 65536 * 4
 #: Random masks that are kept, one bit an element and model: all of those between measure and combine, which
 #: are 43 MB of two models in 16 bits, by what is in flight (_AHEAD in execute/run.py).
 _MOST_MASKS = 64 * MIB
@@ -54,14 +58,30 @@ _MOST_MASKS = 64 * MIB
 
 def count_cuts(plan: MergePlan) -> int:
     """The most cuts that one select of this plan asks for; 0 if there is none."""
-    # Programs that see the same parameters ask for the same cuts.
-    different = {(task.inputs.models, *task.inputs.per_model.values()): task for task in plan.tasks if task.inputs}
-    requests = (request for task in different.values() for request in trace_task(plan, task).measures)
+    requests = (request for trace in _trace_different(plan) for request in trace.measures)
     return max((len(request.counts) for request in requests if isinstance(request, Select)), default=0)
 
 
+def count_ranked(plan: MergePlan) -> int:
+    """The most inputs that one request on elements ranked by row reads; 0 if there is none."""
+    requests = (request for trace in _trace_different(plan) for request in (*trace.measures, trace.combine))
+    masking = (request for request in requests if isinstance(request, (MaskedSum, TaskMerge)))
+    return max((_inputs_ranked(request) for request in masking), default=0)
+
+
+def _trace_different(plan: MergePlan) -> Iterator[Trace]:
+    """Traces of tasks whose programs see different parameters: the others ask for the same."""
+    different = {(task.inputs.models, *task.inputs.per_model.values()): task for task in plan.tasks if task.inputs}
+    return (trace_task(plan, task) for task in different.values())
+
+
+def _inputs_ranked(request: MaskedSum | TaskMerge) -> int:
+    """All of a request's inputs, which reach over whole rows if one rule ranks."""
+    return 1 + len(request.rules) if any(isinstance(rule, RankBernoulli) for rule in request.rules) else 0
+
+
 def assign_resources(
-    tasks: Sequence[TensorTask], threads: int | None, memory: int | None, *, cuts: int = 0
+    tasks: Sequence[TensorTask], threads: int | None, memory: int | None, *, cuts: int = 0, ranked: int = 0
 ) -> Resources:
     """Return the resources for these tasks.
 
@@ -69,6 +89,7 @@ def assign_resources(
         threads: None takes every processor that the process may use, or as many as the budget allows.
         memory: bytes; None takes a quarter of what the machine (or its cgroup) has.
         cuts: the most cuts of one select.
+        ranked: the most inputs of one request whose elements are ranked by row.
 
     Raises:
         RecipeError: less than one thread.
@@ -79,26 +100,26 @@ def assign_resources(
     most = threads if threads is not None else usable_processors()
     budget = memory if memory is not None else usable_memory() // 4
     key = max((task.compute.bits // 8 for task in tasks), default=4)
-    scanned = min(cuts, _SCANNED) * key
+    room = min(cuts, _SCANNED) * key * _TILE + ranked * _RANKED
     wanted = _wanted_keys(tasks, key) if cuts else 0
     for workers in range(most, most - 1 if threads is not None else 0, -1):
         # First with all the keys, then with whatever is left for them; only in the first and best case
         # are inputs read in place.
         for block in _LARGE_BLOCKS:
             for in_place in (True, False):
-                need = _need(tasks, workers, block, scanned, in_place)
+                need = _need(tasks, workers, block, room, in_place)
                 if need + _held(cuts) * wanted <= budget:
                     gathered = max(wanted, _LEAST_GATHERED)
-                    masks = _count_masks(budget - need - _held(cuts) * wanted)
+                    masks = _count_masks(budget - need - _held(cuts) * gathered)
                     return Resources(workers, budget, block, _count_buffers(workers), gathered, in_place, masks)
         for block in _BLOCKS:
-            left = (budget - _need(tasks, workers, block, scanned, False)) // _held(cuts)
+            left = (budget - _need(tasks, workers, block, room, False)) // _held(cuts)
             if left >= _LEAST_GATHERED:
                 gathered = min(left, _MOST_GATHERED)
                 return Resources(workers, budget, block, _count_buffers(workers), gathered, False)
     models = max((len(task.sources) for task in tasks), default=1)
     fewest = threads if threads is not None else 1
-    least = _need(tasks, fewest, _BLOCKS[-1], scanned, False) + _held(cuts) * _LEAST_GATHERED
+    least = _need(tasks, fewest, _BLOCKS[-1], room, False) + _held(cuts) * _LEAST_GATHERED
     raise ResourceError(
         f"a memory budget of {budget // MIB} MiB is too small for {fewest} threads and {models} models; "
         f"give at least {-(-least // MIB)} MiB with --memory{', or fewer --threads' if fewest > 1 else ''}"
@@ -111,7 +132,7 @@ def _count_buffers(workers: int) -> int:
 
 def _count_masks(left: int) -> int:
     """Bytes of masks: half of what nothing else has a claim on, in steps."""
-    return min(_MOST_MASKS, left // (2 * MIB) * MIB)
+    return max(0, min(_MOST_MASKS, left // (2 * MIB) * MIB))
 
 
 def _held(cuts: int) -> int:
@@ -124,11 +145,11 @@ def _wanted_keys(tasks: Sequence[TensorTask], key: int) -> int:
     return min(_MOST_GATHERED, int(_BRACKET * key * largest))
 
 
-def _need(tasks: Sequence[TensorTask], workers: int, block: int, keys: int, in_place: bool) -> int:
-    """Bytes without the gathered keys; `keys`: bytes of keys per element that a select scans."""
+def _need(tasks: Sequence[TensorTask], workers: int, block: int, room: int, in_place: bool) -> int:
+    """Bytes without the gathered keys; `room`: what each worker has besides inputs."""
     held = max((_mapped(task, block) if in_place else _copied(task, block) for task in tasks), default=0)
     rest = _RESIDENT_AT_REST + _PER_SOURCE * sum(len(task.sources) for task in tasks)
-    return rest + _count_buffers(workers) * block + workers * (held + keys * _TILE)
+    return rest + _count_buffers(workers) * block + workers * (held + room)
 
 
 def _copied(task: TensorTask, block: int) -> int:

@@ -37,7 +37,7 @@ def merge(folder: Path, masks: int, deltas: list[Any], *, later: Any = None, dty
     path = folder / "out"
     engine.open_shard(f"{path}.partial", str(path), first.nbytes, [(0, first.nbytes)])
     weights = [1.0] * len(deltas)
-    engine.fill_task_merge(0, 0, tensors, base, compute, dtype, rules, weights, "none", [], False, 1.0, [], [])
+    engine.fill_task_merge(0, 0, tensors, base, compute, dtype, rules, weights, "none", [], False, 1.0, [], [], False)
     while not engine.status()["shards_finished"]:
         engine.wait(1.0)
     engine.stop()

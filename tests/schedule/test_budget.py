@@ -112,6 +112,11 @@ def test_keys_are_gathered_whole_where_they_fit_and_bounded_where_not() -> None:
     assert assign_resources([task(4, 1 << 22)], 2, 4096 * MIB, cuts=6).gathered < MIB
 
 
+def test_ranked_rows_take_room_of_each_worker() -> None:
+    plain, ranked = (assign_resources([task(3)], 4, 90 * MIB, ranked=inputs).block for inputs in (0, 3))
+    assert ranked < plain
+
+
 def test_masks_are_kept_in_half_of_what_is_left() -> None:
     masks = [assign_resources([task(2)], 2, size * MIB).masks for size in (56, 160, 8192)]
     assert masks[0] == 0
