@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import time
-from collections.abc import Callable, Mapping
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,7 +65,7 @@ class Inputs:
     def rules(self) -> list[tuple[Any, ...]]:
         """TIES' mask rule for each fine-tune."""
         base, *tuned = self.samples()
-        cuts = select.run(tuned, base, [base.size // 2] * len(tuned), COMPUTE)
+        cuts = select.run(tuned, base, [base.size // 2] * len(tuned), "magnitude", COMPUTE)
         return [("band", bits, last, (1 << 64) - 1, -1) for bits, last in cuts]
 
 
@@ -74,7 +76,9 @@ class Case:
     Attributes:
         numbers: (models, elements, TIES' rules) to the kernel's arguments after the tensors.
         writes: True for a combine.
-        base: the base is among the inputs; `takes_base` that the kernel has an argument for it.
+        base: the base is among the inputs.
+        lines: numbers are per row.
+        single: it takes one model besides the base, however many there are.
         targets: models to the share of the yardstick that the v4 kernel should reach; 0: any number.
     """
 
@@ -83,12 +87,28 @@ class Case:
     numbers: Callable[[int, int, list[tuple[Any, ...]]], tuple[Any, ...]]
     writes: bool = False
     base: bool = True
-    takes_base: bool = True
+    lines: bool = False
+    single: bool = False
     targets: Mapping[int, float] = field(default_factory=dict)
 
     def target(self, models: int) -> float | None:
         """The share of the yardstick to reach, if there is one."""
         return self.targets.get(models, self.targets.get(0))
+
+    def models(self, asked: Sequence[int]) -> Sequence[int]:
+        """How many models it is timed with."""
+        return (1,) if self.single else asked
+
+    @property
+    def call(self) -> str:
+        """The compiled function."""
+        return f"{self.kernel}_lines" if self.lines else self.kernel
+
+    def reference(self) -> Callable[..., Any]:
+        """The spec's function for it."""
+        spec = importlib.import_module(f"pymerge.kernels.{self.kernel}.spec")
+        run: Callable[..., Any] = spec.run_lines if self.lines else spec.run
+        return run
 
     def bytes_per_element(self, models: int, itemsize: int) -> tuple[int, int]:
         """(read, written): what the spec's passes move."""
@@ -100,6 +120,22 @@ def _bernoulli(models: int) -> list[tuple[Any, ...]]:
     return [("bernoulli", _KEEP, 0x9E3779B97F4A7C15 + index) for index in range(models)]
 
 
+def _above(models: int) -> list[tuple[Any, ...]]:
+    return [("band", 0x3727C5AC, -1, (1 << 64) - 1, -1)] * models  # magnitudes above 1e-5
+
+
+def _rows(elements: int) -> tuple[int, int, bool]:
+    """Rows of up to 4,096 elements; a single one where they do not come out even."""
+    length = elements if elements % 2 else math.gcd(elements, 1 << 12)
+    return elements // length, length, False
+
+
+def _numbers(models: int, elements: int, number: float) -> tuple[Any, ...]:
+    """As many numbers for each row, and the rows."""
+    rows = _rows(elements)
+    return array("d", [number]) * (models * rows[0]), rows
+
+
 def _merge(rules: list[tuple[Any, ...]], coefficient: float, elect: bool) -> tuple[Any, ...]:
     n = len(rules)
     return rules, [coefficient] * n, "sum" if elect else "none", [0.4] * n, elect, 1.0, [], []
@@ -108,17 +144,17 @@ def _merge(rules: list[tuple[Any, ...]], coefficient: float, elect: bool) -> tup
 CASES = (
     Case("gram", "plain", lambda m, n, r: (), base=False, targets={0: 0.8}),
     Case("gram", "task_vectors", lambda m, n, r: ()),
-    Case("select", "half", lambda m, n, r: ([n // 2] * m,), targets={0: 0.6}),
+    Case("gram", "rows", lambda m, n, r: (_rows(n),), base=False, lines=True),
+    Case("select", "half", lambda m, n, r: ([n // 2] * m, "magnitude"), targets={0: 0.6}),
+    Case("select", "spread", lambda m, n, r: ([n // 2], "spread"), base=False),
+    Case("select", "scores", lambda m, n, r: ([n // 2] * m, *_numbers(1, n, 1e-6)), lines=True),
     Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m), "l1")),
-    Case(
-        "weighted_sum",
-        "plain",
-        lambda m, n, r: ([1.0 / m] * m,),
-        writes=True,
-        base=False,
-        takes_base=False,
-        targets={2: 0.8},
-    ),
+    Case("overlap", "above", lambda m, n, r: (_above(m),)),
+    Case("row_divergence", "softmax", lambda m, n, r: (_rows(n),), single=True),
+    Case("weighted_sum", "plain", lambda m, n, r: ([1.0 / m] * m,), writes=True, base=False, targets={2: 0.8}),
+    Case("weighted_sum", "rows", lambda m, n, r: _numbers(m, n, 1.0 / m), writes=True, lines=True),
+    Case("near_swap", "t", lambda m, n, r: (1e-3,), writes=True, single=True),
+    Case("fusion", "threshold", lambda m, n, r: (*_numbers(1, n, 1e-6), 2e-9), writes=True, single=True),
     Case("task_merge", "task_arithmetic", lambda m, n, r: _merge([("all",)] * m, 0.4, False), True, targets={3: 0.6}),
     Case("task_merge", "ties", lambda m, n, r: _merge(r[:m], 0.4, True), True, targets={3: 0.6}),
     Case("task_merge", "dare_linear", lambda m, n, r: _merge(_bernoulli(m), 0.8, False), True, targets={0: 0.6}),
@@ -134,29 +170,29 @@ def prepare(case: Case, inputs: Inputs, models: int, elements: int | None = None
     Args:
         elements: take only that many, from the start.
     """
-    function = getattr(_core, case.kernel)
+    function = getattr(_core, case.call)
     count = inputs.elements if elements is None else elements
-    numbers = case.numbers(models, count, inputs.rules)
 
-    def heads(begin: int, end: int) -> tuple[Any, ...]:
+    def make(begin: int, end: int, *types: str, out: tuple[Array, ...] = ()) -> Call:
         base, *tuned = inputs.tensors(begin, end)
-        return (tuned[:models], base if case.base else None) if case.takes_base else (tuned[:models],)
+        numbers = case.numbers(models, end - begin, inputs.rules)
+        return functools.partial(function, tuned[:models], base if case.base else None, *types, *numbers, *out, 1)
 
     if not case.writes:
-        return [functools.partial(function, *heads(0, count), COMPUTE, *numbers, 1)]
+        return [make(0, count, COMPUTE)]
     out = inputs.out.view(inputs.word)
     return [
-        functools.partial(function, *heads(begin, end), COMPUTE, inputs.code, *numbers, out[: end - begin], 1)
+        make(begin, end, COMPUTE, inputs.code, out=(out[: end - begin],))
         for begin, end in ((at, min(count, at + inputs.piece)) for at in range(0, count, inputs.piece))
     ]
 
 
 def time_numpy(case: Case, inputs: Inputs, models: int) -> float:
     """Nanoseconds per element of the spec's reference in numpy, on a sample that fits in cache."""
-    spec = importlib.import_module(f"pymerge.kernels.{case.kernel}.spec")
+    run = case.reference()
     base, *tuned = inputs.samples()
-    head = (tuned[:models], base if case.base else None) if case.takes_base else (tuned[:models],)
     numbers = case.numbers(models, base.size, inputs.rules)
+    types = [COMPUTE, inputs.dtype] if case.writes else [COMPUTE]
     started = time.perf_counter()
-    spec.run(*head, *numbers, COMPUTE, *([inputs.dtype] if case.writes else []))
+    run(tuned[:models], base if case.base else None, *numbers, *types)
     return (time.perf_counter() - started) * 1e9 / base.size

@@ -35,7 +35,7 @@ _TINY, _TINY_CALLS = 8, 200
 _TARGET_LEVEL = "v4"
 
 COLUMNS = (
-    Column("kernel", -12, lambda record: record["kernel"]),
+    Column("kernel", -14, lambda record: record["kernel"]),
     Column("variant", -15, lambda record: record["variant"]),
     Column("dtype", -5, lambda record: record["dtype"]),
     Column("models", 6, lambda record: str(record["models"])),
@@ -106,7 +106,7 @@ def _bench_dtype(
     itemsize = 4 if dtype == "f32" else 2
     elements = size or min(_MOST, _CACHES * records.last_level_cache()) // itemsize
     inputs = Inputs(dtype, max(models), elements)
-    jobs = [(case, n, prepare(case, inputs, n)) for case in cases for n in models]
+    jobs = [(case, n, prepare(case, inputs, n)) for case in cases for n in case.models(models)]
     references = [min(time_numpy(case, inputs, n) for _ in range(2)) for case, n, _ in jobs]
     for level in isa:
         _core.force_isa(level)

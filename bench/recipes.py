@@ -59,6 +59,7 @@ METHODS = {
     "della_linear": Merge("della_linear", 2.0, tuned=2, base=True, each=_SPARSE),
     "breadcrumbs": Merge("breadcrumbs", 2.0, tuned=2, base=True, each=_SPARSE),
     "nearswap": Merge("nearswap", 2.0, base=True, once={"t": 0.001}),
+    "arcee_fusion": Merge("arcee_fusion", 2.0, base=True),
     "breadcrumbs_ties": Merge("breadcrumbs_ties", 2.0, tuned=2, base=True, each=_SPARSE),
     "ties-count": Merge("ties", 2.0, tuned=2, base=True, each=_SPARSE, once={"consensus": "count"}),
     "sce": Merge("sce", 2.0, tuned=2, base=True, once={"select_topk": 0.1}),

@@ -5,4 +5,15 @@
 
 from __future__ import annotations
 
-SPECS = ("gram", "mask", "masked_sum", "near_swap", "overlap", "select", "task_merge", "weighted_sum")
+SPECS = (
+    "fusion",
+    "gram",
+    "mask",
+    "masked_sum",
+    "near_swap",
+    "overlap",
+    "row_divergence",
+    "select",
+    "task_merge",
+    "weighted_sum",
+)

@@ -9,6 +9,7 @@ an input is float64 or the recipe's dtype is). The arithmetic itself is stated, 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -21,6 +22,7 @@ __all__ = [
     "Combine",
     "Copy",
     "Cut",
+    "Fusion",
     "Gram",
     "KeepAll",
     "KeyCounts",
@@ -33,6 +35,7 @@ __all__ = [
     "Overlap",
     "Program",
     "RankBernoulli",
+    "RowDivergence",
     "Select",
     "Spread",
     "Steps",
@@ -56,6 +59,12 @@ class Cut:
 
     bits: int
     last: int
+
+    def magnitude(self, *, wide: bool) -> float:
+        """The k-th largest magnitude itself; `wide` if the patterns are float64's."""
+        size, kind = (8, "<d") if wide else (4, "<f")
+        value: float = struct.unpack(kind, self.bits.to_bytes(size, "little"))[0]
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +174,8 @@ class Select:
     `of` "spread": not magnitudes but how far all the sources are apart; each count is of that.
     `group`: together with the selects of other tensors in a group of this name, the sums of their counts are
     selected, tensors standing one after the other; a program asks for that first of all, if it does.
+    With `lines` a magnitude is that of the element times its vector's factor, a flat array("d") of
+    [lines.count].
     Answer: a tuple of `Cut`, one per count.
     """
 
@@ -173,6 +184,8 @@ class Select:
     base: int | None = None
     of: str = "magnitude"
     group: str = ""
+    factors: Sequence[float] = ()
+    lines: Lines | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +201,19 @@ class KeyCounts:
     shift: int
     buckets: int
     base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RowDivergence:
+    """KL divergence of each row of the one source from the base's, both as softmax + 1e-8.
+
+    `lines` are rows, not columns. Answer: a flat array("d") of [lines.count], none of them negative;
+    NaN for rows that hold NaN or +infinity.
+    """
+
+    sources: tuple[int, ...]
+    base: int
+    lines: Lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +252,7 @@ class Overlap:
     base: int | None = None
 
 
-Measure: TypeAlias = Gram | Select | KeyCounts | MaskedSum | Overlap
+Measure: TypeAlias = Gram | Select | KeyCounts | MaskedSum | Overlap | RowDivergence
 
 
 # Combines: one fused pass that reads every source once and writes the output once.
@@ -292,7 +318,21 @@ class NearSwap:
     t: float
 
 
-Combine: TypeAlias = Copy | WeightedSum | TaskMerge | NearSwap
+@dataclass(frozen=True, slots=True)
+class Fusion:
+    """Y = B + (|D k| >= threshold ? D : 0), k the factor of the element's vector; D is the one source's.
+
+    Scores compare as the patterns of a `Cut` do: NaN reaches every threshold.
+    """
+
+    base: int
+    sources: tuple[int, ...]
+    factors: Sequence[float]
+    lines: Lines
+    threshold: float
+
+
+Combine: TypeAlias = Copy | WeightedSum | TaskMerge | NearSwap | Fusion
 
 _T = TypeVar("_T")
 #: A part of a program: yields measures, is sent each one's answer (whose type the request states).

@@ -30,6 +30,7 @@ from pymerge.ops import (
     Bernoulli,
     Combine,
     Cut,
+    Fusion,
     Gram,
     KeyCounts,
     Lines,
@@ -39,6 +40,7 @@ from pymerge.ops import (
     NearSwap,
     Overlap,
     RankBernoulli,
+    RowDivergence,
     Select,
     Spread,
     TaskMerge,
@@ -120,6 +122,15 @@ def _cut(count: int, *, strided: bool = False) -> Lines:
     return Lines(1 << 7, count >> 7, strided)
 
 
+def _rows(count: int) -> Lines:
+    """As many rows as the tensor holds, of a usual length."""
+    return Lines(count >> 11, 1 << 11)
+
+
+def _factors(count: int) -> array[float]:
+    return array("d", np.linspace(1e-4, 1e-3, _rows(count).count))
+
+
 def _sum_lines(lines: Lines) -> WeightedSum:
     return WeightedSum((1, 2), array("d", [0.3] * (2 * lines.count)), 0, lines)
 
@@ -139,6 +150,16 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "select/spread-2": (lambda dtype, n: Select((1, 2), (n // 10,), None, "spread"), ("bfloat16",)),
     "masked_sum/spread-2": (lambda dtype, n: MaskedSum((1, 2), (_APART,) * 2, 0, "l2"), ("bfloat16",)),
     "masked_sum/ranked": (lambda dtype, n: MaskedSum((1, 2), _ranked(dtype, n)[:2], 0), ("bfloat16", "float32")),
+    "row_divergence/near": (lambda dtype, n: RowDivergence((1,), 0, _rows(n)), ("bfloat16", "float32")),
+    "row_divergence/far": (lambda dtype, n: RowDivergence((1,), 0, _rows(n)), ("float64",)),
+    "select/rows": (
+        lambda dtype, n: Select((1,) * 3, (n // 4, n // 2, n // 3), 0, factors=_factors(n), lines=_rows(n)),
+        ("bfloat16", "float32"),
+    ),
+    "fusion/1": (
+        lambda dtype, n: Fusion(0, (1,), _factors(n), _rows(n), 2e-6),
+        ("bfloat16", "float16", "float32", "float64"),
+    ),
     "overlap/2": (lambda dtype, n: Overlap((1, 2), _above()[:2], 0), ("bfloat16",)),
     "weighted_sum/2": (
         lambda dtype, n: WeightedSum((0, 1), (0.3, 0.7)),
@@ -182,10 +203,10 @@ MASKS: dict[str, Callable[[str, int], tuple[MaskRule, ...]]] = {"random": _drop,
 def _run_kernel(request: Request, dtype: str, count: int) -> Run:
     ops, operands = CpuOps(), _operands(dtype, count)
     compute = BY_NAME["float64" if dtype == "float64" else "float32"]
-    if isinstance(request, (WeightedSum, TaskMerge, NearSwap)):
+    if isinstance(request, (WeightedSum, TaskMerge, NearSwap, Fusion)):
         out = np.empty(count, NUMPY_DTYPES[dtype])
         return lambda: ops.combine(request, operands, compute, out)
-    assert isinstance(request, (Gram, Select, KeyCounts, MaskedSum, Overlap))
+    assert isinstance(request, (Gram, Select, KeyCounts, MaskedSum, Overlap, RowDivergence))
     return lambda: ops.measure(request, operands, compute)
 
 
@@ -196,7 +217,7 @@ def _run_mask(rule: MaskRule, count: int) -> Run:
 
 def _run_method(name: str, count: int) -> Run:
     method = get_method(name)
-    base, *tuned = _operands("bfloat16", count)
+    base, *tuned = (tensor.reshape(-1, _rows(count).length) for tensor in _operands("bfloat16", count))
     based = method.base is BaseRule.REQUIRED
     models = max(method.minimum, 2) if method.maximum is None else min(method.maximum, 2)
     parameters = {p.name: VALUES[p.name] for p in method.parameters if p.name in VALUES}

@@ -47,6 +47,10 @@ std::int64_t Inputs::bytes(Range range) const {
   return total;
 }
 
+std::int64_t Inputs::piece_elements() const {
+  return std::max(kBlock, kPiece / bytes({0, 1}) / kBlock * kBlock);
+}
+
 void Inputs::ask_ahead(Range range) const {
   // Once per step: where this range crosses (or touches) a step's first element.
   const std::int64_t step = (range.begin + range.count - 1) / kStep;

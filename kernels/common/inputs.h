@@ -21,6 +21,9 @@ class Inputs {
 
   int size() const { return static_cast<int>(tensors_.size()); }
   std::int64_t count() const { return tensors_.empty() ? base_.count : tensors_[0].count; }
+  // Elements of a piece at most; the first of a range, which need not start a block, may have
+  // fewer.
+  std::int64_t piece_elements() const;
   bool has_base() const { return base_.data != nullptr; }
   const std::vector<TensorView>& tensors() const { return tensors_; }
   const TensorView& base() const { return base_; }

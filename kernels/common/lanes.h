@@ -63,5 +63,18 @@ inline double block_sum(const Term& term) {
   return lanes.tree_sum();
 }
 
+// The same of a block's first terms alone, the others being 0; `count` is a multiple of kLanes.
+template <typename Lane, typename Term>
+inline double block_sum(const Term& term, int count) {
+  Lanes<Lane> lanes;
+  for (int k = 0; k < count; k += kLanes) {
+#pragma GCC unroll 16
+    for (int v = 0; v < Lanes<Lane>::kVectors; ++v) {
+      lanes.sums[v] += term(k + v * Lanes<Lane>::kWidth);
+    }
+  }
+  return lanes.tree_sum();
+}
+
 }  // namespace
 }  // namespace pymerge

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace pymerge {
 
@@ -12,6 +13,19 @@ struct Lines {
   std::int64_t count = 0;
   std::int64_t length = 0;
   bool strided = false;
+};
+
+// A number for each vector; without any, there is nothing to multiply with.
+struct LineFactors {
+  const double* values = nullptr;
+  Lines lines;
+};
+
+// The same with what it points to.
+struct LineNumbers {
+  std::vector<double> values;
+  Lines lines;
+  LineFactors view() const { return {values.empty() ? nullptr : values.data(), lines}; }
 };
 
 namespace {
@@ -37,6 +51,21 @@ inline void for_each_line(const Lines& lines, std::int64_t begin, int count, con
     body(first, end, lines.strided ? at % width : at / width);
     first = end;
   }
+}
+
+// value[e] *= the number of the vector that element begin + e belongs to, rounded to Real.
+template <typename Real>
+inline void scale_lines(const Lines& lines, const double* numbers, std::int64_t begin, int count,
+                        Real* value) {
+  for_each_line(lines, begin, count, [&](int first, int end, std::int64_t line) {
+    if (lines.strided) {
+      const double* factors = numbers + line - first;
+      for (int e = first; e < end; ++e) value[e] *= static_cast<Real>(factors[e]);
+    } else {
+      const Real factor = static_cast<Real>(numbers[line]);
+      for (int e = first; e < end; ++e) value[e] *= factor;
+    }
+  });
 }
 
 }  // namespace

@@ -163,6 +163,7 @@ struct Vector {
   static Mask in_band(Key key, Key low, Key high) {
     return _mm512_mask_cmplt_epi32_mask(_mm512_cmpge_epi32_mask(key, low), key, high);
   }
+  static unsigned bits(Mask mask) { return mask; }
   static int count(Mask mask) { return __builtin_popcount(mask); }
   // One more in the lanes under the mask; the sum over all lanes.
   static Key count_in(Key counts, Mask mask) {

@@ -32,8 +32,8 @@ void KeyCountsMeasure::measure(std::int64_t, const Inputs::Piece& piece, Scratch
     entries[i].shift = shift_;
     entries[i].buckets = mine + i * buckets_;
   }
-  kernel_.histogram_alone(entries.data(), static_cast<int>(entries.size()), piece.base, compute_,
-                          piece.range, memory);
+  kernel_.histogram_alone(entries.data(), static_cast<int>(entries.size()), piece.base, {},
+                          compute_, piece.range, memory);
   const std::lock_guard lock(mutex_);
   for (std::size_t at = 0; at < counts_.size(); ++at) counts_[at] += mine[at];
 }

@@ -7,6 +7,7 @@
 
 #include "runtime/isa.h"
 #include "select/gathered.h"
+#include "select/sample.h"
 
 namespace pymerge {
 namespace {
@@ -17,7 +18,6 @@ namespace {
 constexpr std::int64_t kMaxRuns = 1024;
 constexpr std::int64_t kMinRuns = 128;
 constexpr std::int64_t kElementsPerRun = 32 << 10;
-constexpr std::int64_t kRunLength = 64;
 constexpr double kBracket = 0.007;
 constexpr int kBucketBits = 16;
 // Elements that are looked through at a time for a cut's last tie.
@@ -38,7 +38,7 @@ class SelectMeasure::SearchBase {
 template <typename Key>
 class SelectMeasure::Search : public SelectMeasure::SearchBase {
  public:
-  Search(SelectMeasure& owner, std::vector<std::int64_t> counts, std::int64_t gathered);
+  Search(SelectMeasure& owner, const std::vector<Wanted>& wanted, std::int64_t gathered);
 
   std::int64_t tiles() const override { return is_sampling() ? 1 : tile_count(count_); }
   bool is_sampling() const override { return phase_ == Phase::kSample; }
@@ -55,7 +55,8 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     std::int64_t at_low = 0;
   };
   struct Entry {
-    int source = 0;
+    int tensor = 0;
+    std::size_t place = 0;    // among the cuts
     std::int64_t wanted = 0;  // rank, 1-based from the largest
     bool settled = false;
     std::uint64_t low = 0;
@@ -67,10 +68,11 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     Gathered<Key> gathered;
   };
 
-  SelectEntry request(const Entry& entry, const Inputs::Piece& piece) const;
+  SelectOf ordered(const Inputs::Piece& piece) const;
   void bracket(Entry& entry, std::vector<Key>& keys);
   bool settle(Entry& entry);
   void settle_at(Entry& entry, Key key, std::int64_t ties_wanted);
+  std::int64_t find_tie(int tensor, Key key, Range range, std::int64_t wanted) const;
   void narrow(Entry& entry, std::uint64_t low, std::uint64_t high, std::int64_t above);
   void pick_bucket(Entry& entry);
 
@@ -86,7 +88,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
 };
 
 template <typename Key>
-SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_t> counts,
+SelectMeasure::Search<Key>::Search(SelectMeasure& owner, const std::vector<Wanted>& wanted,
                                    std::int64_t gathered)
     : owner_(owner),
       kernel_(PYMERGE_SELECT_LEVEL(select, active_isa())),
@@ -94,49 +96,52 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, std::vector<std::int64_
       runs_(std::clamp(count_ / kElementsPerRun, kMinRuns, kMaxRuns)),
       max_gathered_(gathered / static_cast<std::int64_t>(sizeof(Key))),
       phase_(count_ > kTile ? Phase::kSample : Phase::kScan),
-      above_(counts.size(), 0) {
-  for (std::size_t i = 0; i < counts.size(); ++i) {
+      above_(wanted.size(), 0) {
+  for (const Wanted& cut : wanted) {
     auto entry = std::make_unique<Entry>();
-    entry->source = static_cast<int>(i);
-    entry->wanted = counts[i];
-    entry->settled = counts[i] == 0;  // an empty cut stays as it was made
+    entry->tensor = cut.tensor;
+    entry->place = entries_.size();
+    entry->wanted = cut.count;
+    entry->settled = cut.count == 0;  // an empty cut stays as it was made
     entry->high = static_cast<Key>(~Key{0});
     entry->tiles.resize(static_cast<std::size_t>(tile_count(count_)));
     entries_.push_back(std::move(entry));
   }
 }
 
-// What an entry asks of the kernels, its bracket aside.
 template <typename Key>
-SelectEntry SelectMeasure::Search<Key>::request(const Entry& entry,
-                                                const Inputs::Piece& piece) const {
-  SelectEntry request{};
+SelectOf SelectMeasure::Search<Key>::ordered(const Inputs::Piece& piece) const {
+  SelectOf of;
+  of.factors = owner_.factors_.view();
   if (owner_.of_ == Of::kSpread) {
-    request.apart = piece.tensors;
-    request.n_apart = owner_.inputs_.size();
-  } else {
-    request.tensor = piece.tensors[entry.source];
+    of.apart = piece.tensors;
+    of.n_apart = owner_.inputs_.size();
   }
-  return request;
+  return of;
 }
 
 template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   owner_.inputs_.load(scratch);
-  const std::int64_t stride = count_ / runs_;
-  std::vector<std::vector<Key>> keys(entries_.size());
+  std::vector<std::vector<Key>> keys(
+      static_cast<std::size_t>(owner_.of_ == Of::kSpread ? 1 : owner_.inputs_.size()));
   for (auto& sampled : keys) sampled.resize(static_cast<std::size_t>(runs_ * kRunLength));
   std::vector<Operand> operands;
   Inputs::Piece piece{};
-  for (std::int64_t run = 0; run < runs_; ++run) {
-    owner_.inputs_.peek({run * stride, kRunLength}, scratch, operands, piece);
-    for (std::size_t e = 0; e < entries_.size(); ++e) {
-      kernel_.keys(request(*entries_[e], piece), piece.base, owner_.compute_, piece.range,
-                   keys[e].data() + run * kRunLength, scratch.take(kernel_.scratch_bytes));
+  const LineNumbers& factors = owner_.factors_;
+  const bool by_rows = !factors.values.empty() && !factors.lines.strided;
+  std::int64_t run = -1;
+  for (const std::int64_t start :
+       by_rows ? spread_runs(factors, runs_) : spread_runs(count_, runs_)) {
+    ++run;
+    owner_.inputs_.peek({start, kRunLength}, scratch, operands, piece);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+      kernel_.keys(piece.tensors[i], piece.base, ordered(piece), owner_.compute_, piece.range,
+                   keys[i].data() + run * kRunLength, scratch.take(kernel_.scratch_bytes));
     }
   }
-  for (std::size_t e = 0; e < entries_.size(); ++e) {
-    if (!entries_[e]->settled) bracket(*entries_[e], keys[e]);
+  for (const auto& entry : entries_) {
+    if (!entry->settled) bracket(*entry, keys[static_cast<std::size_t>(entry->tensor)]);
   }
 }
 
@@ -165,12 +170,13 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
   std::vector<Entry*> open;
   for (const auto& entry : entries_) {
     if (entry->settled) continue;
-    SelectEntry made = request(*entry, piece);
-    made.low = entry->low;
-    made.high = entry->high;
-    made.shift = entry->shift;
-    made.buckets = entry->buckets.data();
-    requests.push_back(made);
+    SelectEntry request{};
+    request.tensor = piece.tensors[entry->tensor];
+    request.low = entry->low;
+    request.high = entry->high;
+    request.shift = entry->shift;
+    request.buckets = entry->buckets.data();
+    requests.push_back(request);
     open.push_back(entry.get());
   }
   const auto n = static_cast<int>(requests.size());
@@ -179,14 +185,16 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
   const std::size_t work = (kernel_.scratch_bytes + 63) / 64 * 64;
   auto* memory = static_cast<std::byte*>(scratch.take(work + room * requests.size()));
   if (phase_ == Phase::kHistogram) {
-    kernel_.histogram(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
+    kernel_.histogram(requests.data(), n, piece.base, ordered(piece), owner_.compute_, piece.range,
+                      memory);
     return;
   }
   for (std::size_t e = 0; e < requests.size(); ++e) {
     const bool gather = open[e]->found < max_gathered_;
     requests[e].found = gather ? memory + work + e * room : nullptr;
   }
-  kernel_.scan(requests.data(), n, piece.base, owner_.compute_, piece.range, memory);
+  kernel_.scan(requests.data(), n, piece.base, ordered(piece), owner_.compute_, piece.range,
+               memory);
   for (std::size_t e = 0; e < requests.size(); ++e) {
     TileResult& result = open[e]->tiles[static_cast<std::size_t>(tile)];
     result.above += requests[e].above;
@@ -266,36 +274,49 @@ void SelectMeasure::Search<Key>::settle_at(Entry& entry, Key key, std::int64_t t
                                     : 0;
   }
   if (key != entry.high && key != entry.low) entry.gathered.count(key, ties);
-  Rule::Cut& cut = owner_.cuts_[static_cast<std::size_t>(entry.source)];
+  Rule::Cut& cut = owner_.cuts_[entry.place];
   for (std::size_t tile = 0; tile < ties.size(); ++tile) {
     if (ties[tile] < ties_wanted) {
       ties_wanted -= ties[tile];
       continue;
     }
-    // Piece by piece, so that no array of a tile's size is made.
-    Scratch scratch;
-    std::vector<Operand> operands;
-    Inputs::Piece piece{};
-    std::vector<Key> keys(static_cast<std::size_t>(kSettled));
-    const Range range = owner_.tile_range(static_cast<std::int64_t>(tile));
-    const std::int64_t end = range.begin + range.count;
-    std::int64_t begin = range.begin;
-    std::int64_t at = 0;
-    for (; ties_wanted > 0; begin += kSettled) {
-      const Range part{begin, std::min(kSettled, end - begin)};
-      const int only = owner_.of_ == Of::kSpread ? -1 : entry.source;
-      owner_.inputs_.peek(part, scratch, operands, piece, only);
-      kernel_.keys(request(entry, piece), piece.base, owner_.compute_, piece.range, keys.data(),
-                   scratch.take(kernel_.scratch_bytes));
-      for (at = 0; at < piece.range.count && ties_wanted > 0; ++at) {
-        ties_wanted -= keys[static_cast<std::size_t>(at)] == key ? 1 : 0;
-      }
-    }
-    cut = {key, begin - kSettled + at - 1};
+    cut = {key, find_tie(entry.tensor, key, owner_.tile_range(static_cast<std::int64_t>(tile)),
+                         ties_wanted)};
     break;
   }
   entry.settled = true;
   entry.tiles = {};
+}
+
+// The flat index of the `wanted`-th element of this key in a range that has as many. Piece by
+// piece, so that no array of a tile's size is made.
+template <typename Key>
+std::int64_t SelectMeasure::Search<Key>::find_tie(int tensor, Key key, Range range,
+                                                  std::int64_t wanted) const {
+  Scratch scratch;
+  std::vector<Operand> operands;
+  Inputs::Piece piece{};
+  const std::int64_t end = range.begin + range.count;
+  for (std::int64_t begin = range.begin; begin < end; begin += kSettled) {
+    owner_.inputs_.peek({begin, std::min(kSettled, end - begin)}, scratch, operands, piece,
+                        owner_.of_ == Of::kSpread ? -1 : tensor);
+    void* const work = scratch.take(kernel_.scratch_bytes);
+    SelectEntry same{};
+    same.tensor = piece.tensors[tensor];
+    same.low = same.high = key;
+    kernel_.scan(&same, 1, piece.base, ordered(piece), owner_.compute_, piece.range, work);
+    if (same.at_high < wanted) {
+      wanted -= same.at_high;
+      continue;
+    }
+    std::vector<Key> keys(static_cast<std::size_t>(piece.range.count));
+    kernel_.keys(same.tensor, piece.base, ordered(piece), owner_.compute_, piece.range, keys.data(),
+                 work);
+    std::size_t at = 0;
+    for (; wanted > 0; ++at) wanted -= keys[at] == key ? 1 : 0;
+    return begin + static_cast<std::int64_t>(at) - 1;
+  }
+  return -1;  // not reached: the ties were counted
 }
 
 // After a scan that did not settle: a histogram over the part that holds the rank, of which `above`
@@ -305,7 +326,7 @@ void SelectMeasure::Search<Key>::narrow(Entry& entry, std::uint64_t low, std::ui
                                         std::int64_t above) {
   entry.low = low;
   entry.high = high;
-  above_[static_cast<std::size_t>(entry.source)] = above;
+  above_[entry.place] = above;
   entry.shift = 0;
   while (((high - low) >> entry.shift) >> kBucketBits != 0) ++entry.shift;
   entry.buckets.assign(std::size_t{1} << kBucketBits, 0);
@@ -314,7 +335,7 @@ void SelectMeasure::Search<Key>::narrow(Entry& entry, std::uint64_t low, std::ui
 // After a histogram: the one bucket that holds the rank is the next bracket.
 template <typename Key>
 void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
-  std::int64_t above = above_[static_cast<std::size_t>(entry.source)];
+  std::int64_t above = above_[entry.place];
   std::size_t bucket = entry.buckets.size() - 1;
   while (above + entry.buckets[bucket] < entry.wanted) above += entry.buckets[bucket--];
   const std::uint64_t low = entry.low + (static_cast<std::uint64_t>(bucket) << entry.shift);
@@ -323,16 +344,17 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
   entry.buckets = {};
 }
 
-SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
-                             Of of, std::int64_t gathered)
+SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, const std::vector<Wanted>& wanted,
+                             Of of, std::int64_t gathered, LineNumbers factors)
     : Measure(std::move(inputs), compute),
       of_(of),
+      factors_(std::move(factors)),
       // Wider than any key: what is wanted 0 times keeps this, a cut that holds nothing.
-      cuts_(counts.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {
+      cuts_(wanted.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {
   if (compute_ == Compute::kFloat64) {
-    search_ = std::make_unique<Search<std::uint64_t>>(*this, std::move(counts), gathered);
+    search_ = std::make_unique<Search<std::uint64_t>>(*this, wanted, gathered);
   } else {
-    search_ = std::make_unique<Search<std::uint32_t>>(*this, std::move(counts), gathered);
+    search_ = std::make_unique<Search<std::uint32_t>>(*this, wanted, gathered);
   }
 }
 

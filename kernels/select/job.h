@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "common/lines.h"
 #include "common/measure.h"
 #include "select/select.h"
 
@@ -17,16 +18,22 @@ class SelectMeasure : public Measure {
   enum class Of { kMagnitude, kSpread };
   static constexpr std::int64_t kGathered = 16 << 20;
 
-  // counts[i]: how many of the largest magnitudes of tensor i are wanted, 0..n (of kSpread: any
-  // number of counts). `gathered`: bytes of keys that may be held per entry; where a bracket holds
-  // more, passes that only count come first.
-  SelectMeasure(Inputs inputs, Compute compute, std::vector<std::int64_t> counts,
-                Of of = Of::kMagnitude, std::int64_t gathered = kGathered);
+  // A cut that is asked for.
+  struct Wanted {
+    int tensor;          // of the inputs (of kSpread: 0); those of one stand side by side
+    std::int64_t count;  // how many of its largest magnitudes, 0..n
+  };
+
+  // `gathered`: bytes of keys that may be held per cut; where a bracket holds more, passes that
+  // only count come first. `factors`: of the magnitudes, if there are any.
+  SelectMeasure(Inputs inputs, Compute compute, const std::vector<Wanted>& wanted, Of of,
+                std::int64_t gathered = kGathered, LineNumbers factors = {});
   ~SelectMeasure() override;
 
   std::int64_t tiles() const override;
   void run(std::int64_t tile, Scratch& scratch) override;
   bool again() override;
+  // In the order in which they were asked for.
   const std::vector<Rule::Cut>& cuts() const { return cuts_; }
 
  protected:
@@ -38,6 +45,7 @@ class SelectMeasure : public Measure {
   class SearchBase;
   std::unique_ptr<SearchBase> search_;
   const Of of_;
+  const LineNumbers factors_;
   std::vector<Rule::Cut> cuts_;
 };
 

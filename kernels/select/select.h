@@ -1,10 +1,11 @@
-// Exact order statistics of magnitudes |X_i - B|, or of how far the tensors are apart, on their bit
-// patterns, without sorting. Contract: spec.py; the rounds that narrow a bracket down to the answer
-// are in job.cc.
+// Exact order statistics of magnitudes |X_i - B|, of those times a factor a line, or of how far the
+// tensors are apart, on their bit patterns, without sorting. Contract: spec.py; the rounds that
+// narrow a bracket down to the answer are in job.cc.
 #pragma once
 
 #include "common/canonical.h"
 #include "common/isa_symbols.h"
+#include "common/lines.h"
 #include "core/operand.h"
 
 namespace pymerge {
@@ -12,8 +13,6 @@ namespace pymerge {
 // What one entry (a tensor and the bracket it is searched in) asks of a pass over a tile.
 struct SelectEntry {
   Operand tensor;
-  const Operand* apart;  // if not null: keys are of how far these are apart, `tensor` is not read
-  int n_apart;
   std::uint64_t low;  // bracket of keys, inclusive
   std::uint64_t high;
   // Out of scan: keys above the bracket, at its top, strictly inside, at its bottom (0 if that is
@@ -28,19 +27,27 @@ struct SelectEntry {
   std::uint32_t* buckets;  // out of histogram: atomically increased
 };
 
+// What is ordered.
+struct SelectOf {
+  LineFactors factors;  // of magnitudes, if there are any
+  const Operand* apart =
+      nullptr;  // if not null: how far these are apart, whatever the entries' tensors
+  int n_apart = 0;
+};
+
 struct SelectKernel {
-  // keys[range.count] of one entry: uint32 for float32, uint64 for float64.
-  void (*keys)(const SelectEntry& entry, const Operand* base, Compute compute, Range range,
-               void* keys, void* scratch);
-  // One pass over a piece for all entries.
-  void (*scan)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
-               void* scratch);
+  // keys[range.count] of one tensor: uint32 for float32, uint64 for float64.
+  void (*keys)(const Operand& tensor, const Operand* base, const SelectOf& of, Compute compute,
+               Range range, void* keys, void* scratch);
+  // One pass over a piece for all entries; those of one tensor stand side by side.
+  void (*scan)(SelectEntry* entries, int n, const Operand* base, const SelectOf& of,
+               Compute compute, Range tile, void* scratch);
   // The same pass, counting keys inside the bracket by bucket.
-  void (*histogram)(SelectEntry* entries, int n, const Operand* base, Compute compute, Range tile,
-                    void* scratch);
+  void (*histogram)(SelectEntry* entries, int n, const Operand* base, const SelectOf& of,
+                    Compute compute, Range tile, void* scratch);
   // The same into buckets that no other thread has.
-  void (*histogram_alone)(SelectEntry* entries, int n, const Operand* base, Compute compute,
-                          Range tile, void* scratch);
+  void (*histogram_alone)(SelectEntry* entries, int n, const Operand* base, const SelectOf& of,
+                          Compute compute, Range tile, void* scratch);
   std::size_t scratch_bytes;
 };
 

@@ -3,6 +3,7 @@
     keys[e] = bit pattern of |V[e]|
     V = D_i = X_i - B, or X_i where there is no base;
         of "spread": how far all the tensors are apart (common/spread.py), the same V for every count
+per line (`run_lines`) of |V[e] k|, k the factor of the element's vector.
 
 In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each (of
 "spread": any number of counts, no base).
@@ -23,11 +24,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..common.convert import Array, decode_delta, magnitude_keys
+from ..common.lines import spread_lines
 from ..common.spread import spread
 
 PASSES = 1
 
 EMPTY = ((1 << 63) - 1, -1)
+
+
+def _cut(keys: Array, count: int) -> tuple[int, int]:
+    if count == 0:
+        return EMPTY
+    order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
+    last = int(order[count - 1])
+    return int(keys[last]), last
 
 
 def run(
@@ -39,15 +49,24 @@ def run(
         if of == "spread"
         else [decode_delta(tensor, base, compute) for tensor in tensors]
     )
+    return tuple(_cut(magnitude_keys(value), count) for value, count in zip(values, counts, strict=True))
+
+
+def run_lines(
+    tensors: Sequence[Array],
+    base: Array | None,
+    counts: Sequence[int],
+    factors: Sequence[float],
+    lines: tuple[int, int, bool],
+    compute: str,
+) -> tuple[tuple[int, int], ...]:
+    """The contract with a factor for each vector, rounded once to the compute type."""
+    scales = spread_lines(factors, lines, compute)
     cuts = []
-    for value, count in zip(values, counts, strict=True):
-        if count == 0:
-            cuts.append(EMPTY)
-            continue
-        keys = magnitude_keys(value)
-        order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
-        last = int(order[count - 1])
-        cuts.append((int(keys[last]), last))
+    for tensor, count in zip(tensors, counts, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = decode_delta(tensor, base, compute) * scales
+        cuts.append(_cut(magnitude_keys(scores), count))
     return tuple(cuts)
 
 

@@ -77,21 +77,6 @@ bool fill(const Operand* tensors, const double* coefficients, int n, Compute com
                  static_cast<Workspace<float>*>(scratch));
 }
 
-// part[e] = c * value[e], c of the line that e belongs to.
-template <typename Real>
-void scale_lines(const Lines& lines, const double* coefficients, std::int64_t begin, int count,
-                 Real* value) {
-  for_each_line(lines, begin, count, [&](int first, int end, std::int64_t line) {
-    if (lines.strided) {
-      const double* factors = coefficients + line - first;
-      for (int e = first; e < end; ++e) value[e] *= static_cast<Real>(factors[e]);
-    } else {
-      const Real factor = static_cast<Real>(coefficients[line]);
-      for (int e = first; e < end; ++e) value[e] *= factor;
-    }
-  });
-}
-
 template <typename Real>
 bool fill_lines_as(const Operand* tensors, int n, const Operand* base, const double* coefficients,
                    const Lines& lines, Range range, DType out_dtype, void* out,

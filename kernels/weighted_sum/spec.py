@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..common.convert import NUMPY_DTYPES, Array, decode, encode
+from ..common.lines import spread_lines
 
 PASSES = 1
 
@@ -42,15 +43,14 @@ def run_lines(
     out_dtype: str,
 ) -> Array:
     """The contract per line, bit for bit; `lines` is (count, length, strided)."""
-    count, length, strided = lines
-    factors = np.asarray(coefficients, np.float64).reshape(len(tensors), count).astype(NUMPY_DTYPES[compute])
+    factors = np.asarray(coefficients, np.float64).reshape(len(tensors), lines[0])
     total: Array | None = None
     with np.errstate(over="ignore", invalid="ignore"):
         origin = None if base is None else decode(base, compute)
         for tensor, factor in zip(tensors, factors, strict=True):
             value = decode(tensor, compute)
             delta = value if origin is None else value - origin
-            part = (np.tile(factor, length) if strided else np.repeat(factor, length)) * delta
+            part = spread_lines(factor, lines, compute) * delta
             total = part if total is None else total + part
         assert total is not None
         return encode(total if origin is None else origin + total, out_dtype)

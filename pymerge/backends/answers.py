@@ -30,8 +30,8 @@ def _gram_matrix(partials: Sequence[Sequence[float]], call: Call) -> tuple[tuple
     return tuple(map(tuple, matrix))
 
 
-def _line_sums(raw: bytes, _: Call) -> array[float]:
-    """The bytes of [lines, pairs] float64 sums to a flat array; they are final."""
+def _line_numbers(raw: bytes, _: Call) -> array[float]:
+    """The bytes of float64 numbers per line to a flat array; they are final."""
     sums = array("d")
     sums.frombytes(raw)
     return sums
@@ -72,9 +72,11 @@ def _largest(values: Iterable[float]) -> float:
 
 _ANSWERS: dict[str, Callable[[Any, Call], object]] = {
     "gram": _gram_matrix,
-    "gram_lines": _line_sums,
+    "gram_lines": _line_numbers,
     "select": _cuts,
     "key_counts": _counts,
+    "select_lines": _cuts,
     "masked_sum": _masked_totals,
     "overlap": _overlaps,
+    "row_divergence": _line_numbers,
 }

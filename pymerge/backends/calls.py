@@ -16,6 +16,7 @@ from pymerge.ops import (
     Bernoulli,
     Combine,
     Copy,
+    Fusion,
     Gram,
     KeepAll,
     KeyCounts,
@@ -26,6 +27,7 @@ from pymerge.ops import (
     NearSwap,
     Overlap,
     RankBernoulli,
+    RowDivergence,
     Select,
     Spread,
     TaskMerge,
@@ -76,6 +78,12 @@ def _gram(request: Gram) -> tuple[str, tuple[Any, ...]]:
     return ("gram_lines", (_lines(request.lines),)) if request.lines else ("gram", ())
 
 
+def _select(request: Select) -> tuple[str, tuple[Any, ...]]:
+    if request.lines:
+        return "select_lines", (list(request.counts), request.factors, _lines(request.lines))
+    return "select", (list(request.counts), request.of)
+
+
 def _weighted_sum(request: WeightedSum) -> tuple[str, tuple[Any, ...]]:
     if request.lines:
         return "weighted_sum_lines", (request.coefficients, _lines(request.lines))
@@ -98,13 +106,15 @@ def _task_merge(request: TaskMerge) -> tuple[str, tuple[Any, ...]]:
 
 _CALLS: dict[type[Any], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Gram: _gram,
-    Select: lambda request: ("select", (list(request.counts), request.of)),
+    Select: _select,
     KeyCounts: lambda request: ("key_counts", (list(request.lows), request.shift, request.buckets)),
     MaskedSum: lambda request: ("masked_sum", (_rules(request.rules), request.norm)),
     Overlap: lambda request: ("overlap", (_rules(request.rules),)),
+    RowDivergence: lambda request: ("row_divergence", (_lines(request.lines),)),
     WeightedSum: _weighted_sum,
     TaskMerge: _task_merge,
     NearSwap: lambda request: ("near_swap", (request.t,)),
+    Fusion: lambda request: ("fusion", (request.factors, _lines(request.lines), request.threshold)),
 }
 
 

@@ -24,7 +24,7 @@ class Ops(Protocol):
         """Run one measure; returns the answer that `pymerge.ops` states for the request.
 
         Args:
-            request: a Gram, Select, MaskedSum or Overlap.
+            request: a measure of `pymerge.ops`.
             operands: [n] arrays of one length, each of a mergeable dtype, contiguous.
             compute: float32 or float64.
         """

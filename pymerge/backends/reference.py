@@ -9,11 +9,13 @@ from typing import Any
 from pymerge.backends.calls import Call, call_of, flatten_rule
 from pymerge.dtypes import DType
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
+from pymerge.kernels.fusion import spec as fusion
 from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
 from pymerge.kernels.near_swap import spec as near_swap
 from pymerge.kernels.overlap import spec as overlap
+from pymerge.kernels.row_divergence import spec as row_divergence
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.task_merge import spec as task_merge
 from pymerge.kernels.weighted_sum import spec as weighted_sum
@@ -29,14 +31,17 @@ _MEASURES: dict[str, tuple[Callable[..., Any], Callable[[Any], object]]] = {
     "gram_lines": (gram.run_lines, lambda sums: array("d", sums.reshape(-1))),
     "select": (select.run, lambda cuts: tuple(Cut(*cut) for cut in cuts)),
     "key_counts": (select.run_counts, lambda counts: array("Q", counts.reshape(-1))),
+    "select_lines": (select.run_lines, lambda cuts: tuple(Cut(*cut) for cut in cuts)),
     "masked_sum": (masked_sum.run, lambda totals: tuple(MaskedTotals(*total) for total in totals)),
     "overlap": (overlap.run, tuple),
+    "row_divergence": (row_divergence.run, lambda divergences: divergences),
 }
 _COMBINES: dict[str, Callable[..., Array]] = {
     "weighted_sum": weighted_sum.run,
     "weighted_sum_lines": weighted_sum.run_lines,
     "task_merge": task_merge.run,
     "near_swap": near_swap.run,
+    "fusion": fusion.run,
 }
 
 

@@ -228,10 +228,18 @@ void bind_engine(py::module_& module) {
            })
       .def("measure_select",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, std::vector<std::int64_t> counts, const std::string& of) {
+              const std::string& compute, const std::vector<std::int64_t>& counts,
+              const std::string& of) {
+             self.submit(ticket, make_select(tensors, base, compute, counts, of, self.gathered()),
+                         &select_answer);
+           })
+      .def("measure_select_lines",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
+              const std::string& compute, const std::vector<std::int64_t>& counts,
+              const py::buffer& factors, const LinesTuple& lines) {
              self.submit(
                  ticket,
-                 make_select(tensors, base, compute, std::move(counts), of, self.gathered()),
+                 make_select_lines(tensors, base, compute, counts, factors, lines, self.gathered()),
                  &select_answer);
            })
       .def("measure_key_counts",
@@ -241,6 +249,12 @@ void bind_engine(py::module_& module) {
              self.submit(ticket,
                          make_key_counts(tensors, base, compute, std::move(lows), shift, buckets),
                          &key_counts_answer);
+           })
+      .def("measure_row_divergence",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor& base,
+              const std::string& compute, const LinesTuple& lines) {
+             self.submit(ticket, make_row_divergence(tensors, base, compute, lines),
+                         &row_divergence_answer);
            })
       .def("measure_masked_sum",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
@@ -296,6 +310,14 @@ void bind_engine(py::module_& module) {
               const std::string& compute, const std::string& out_dtype, double t) {
              self.fill_combine(shard, segment,
                                make_near_swap(tensors, base, compute, out_dtype, t));
+           })
+      .def("fill_fusion",
+           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
+              const std::string& compute, const std::string& out_dtype, const py::buffer& factors,
+              const LinesTuple& lines, double threshold) {
+             self.fill_combine(
+                 shard, segment,
+                 make_fusion(tensors, base, compute, out_dtype, factors, lines, threshold));
            })
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))

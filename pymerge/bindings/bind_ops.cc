@@ -86,8 +86,8 @@ void bind_ops(py::module_& module) {
   module.def(
       "select",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
-         std::vector<std::int64_t> counts, const std::string& of, int threads) {
-        const auto job = make_select(tensors, base, compute, std::move(counts), of);
+         const std::vector<std::int64_t>& counts, const std::string& of, int threads) {
+        const auto job = make_select(tensors, base, compute, counts, of);
         run_released(job, threads);
         return select_answer(*job);
       },
@@ -102,6 +102,27 @@ void bind_ops(py::module_& module) {
       },
       arg("tensors"), arg("base"), arg("compute"), arg("lows"), arg("shift"), arg("buckets"),
       arg("threads"), "The bytes of [n, buckets] uint64.");
+  module.def(
+      "select_lines",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
+         const std::vector<std::int64_t>& counts, const py::buffer& factors,
+         const LinesTuple& lines, int threads) {
+        const auto job = make_select_lines(tensors, base, compute, counts, factors, lines);
+        run_released(job, threads);
+        return select_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("factors"), arg("lines"),
+      arg("threads"));
+  module.def(
+      "row_divergence",
+      [](const Tensors& tensors, const Tensor& base, const std::string& compute,
+         const LinesTuple& lines, int threads) {
+        const auto job = make_row_divergence(tensors, base, compute, lines);
+        run_released(job, threads);
+        return row_divergence_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("lines"), arg("threads"),
+      "The bytes of [lines] doubles.");
   module.def(
       "masked_sum",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
@@ -156,6 +177,18 @@ void bind_ops(py::module_& module) {
       },
       arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("t"), arg("out"),
       arg("threads"), "Returns how many stored values are not finite.");
+  module.def(
+      "fusion",
+      [](const Tensors& tensors, const Tensor& base, const std::string& compute,
+         const std::string& out_dtype, const py::buffer& factors, const LinesTuple& lines,
+         double threshold, const py::buffer& out, int threads) {
+        const auto combine =
+            make_fusion(tensors, base, compute, out_dtype, factors, lines, threshold);
+        return run_combine(combine, out, base.view.count, threads);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("out_dtype"), arg("factors"), arg("lines"),
+      arg("threshold"), arg("out"), arg("threads"),
+      "Returns how many stored values are not finite.");
   module.def("mask", &fill_mask, arg("delta"), arg("rule"), arg("compute"), arg("out"));
 }
 

@@ -97,12 +97,84 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
   return std::make_shared<GramMeasure>(to_inputs(tensors, base), to_compute(compute));
 }
 
+namespace {
+
+Lines to_lines(const Inputs& inputs, const LinesTuple& given) {
+  const Lines lines{std::get<0>(given), std::get<1>(given), std::get<2>(given)};
+  if (lines.count < 1 || lines.length < 1 || lines.count * lines.length != inputs.count()) {
+    throw Error(ErrorCode::kInternal, "lines do not make up the tensor");
+  }
+  return lines;
+}
+
+std::vector<double> to_numbers(const py::buffer& given, std::int64_t count) {
+  const py::buffer_info info = given.request();
+  if (info.itemsize != sizeof(double) || info.size != count) {
+    throw Error(ErrorCode::kInternal, "numbers per line are not so many doubles");
+  }
+  const auto* data = static_cast<const double*>(info.ptr);
+  return {data, data + info.size};
+}
+
+// The inputs of a select, a tensor that is listed several times in a row only once.
+struct Selection {
+  Inputs inputs;
+  std::vector<SelectMeasure::Wanted> wanted;
+};
+
+Selection to_selection(const std::vector<const Tensor*>& tensors, const Tensor* base,
+                       const std::vector<std::int64_t>& counts) {
+  std::vector<const Tensor*> different;
+  std::vector<SelectMeasure::Wanted> wanted;
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (i == 0 || tensors[i]->view.data != tensors[i - 1]->view.data) {
+      different.push_back(tensors[i]);
+    }
+    wanted.push_back({static_cast<int>(different.size()) - 1, counts.at(i)});
+  }
+  return {to_inputs(different, base), std::move(wanted)};
+}
+
+}  // namespace
+
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts, const std::string& of,
-                                           std::int64_t gathered) {
-  return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                         std::move(counts), find_named(kOrdered, of), gathered);
+                                           const std::vector<std::int64_t>& counts,
+                                           const std::string& of, std::int64_t gathered) {
+  const SelectMeasure::Of ordered = find_named(kOrdered, of);
+  if (ordered == SelectMeasure::Of::kSpread) {
+    std::vector<SelectMeasure::Wanted> wanted;
+    for (const std::int64_t count : counts) wanted.push_back({0, count});
+    return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute), wanted,
+                                           ordered, gathered);
+  }
+  Selection made = to_selection(tensors, base, counts);
+  return std::make_shared<SelectMeasure>(std::move(made.inputs), to_compute(compute), made.wanted,
+                                         ordered, gathered);
+}
+
+std::shared_ptr<SelectMeasure> make_select_lines(const std::vector<const Tensor*>& tensors,
+                                                 const Tensor* base, const std::string& compute,
+                                                 const std::vector<std::int64_t>& counts,
+                                                 const py::buffer& factors, const LinesTuple& lines,
+                                                 std::int64_t gathered) {
+  Selection made = to_selection(tensors, base, counts);
+  const Lines cut = to_lines(made.inputs, lines);
+  return std::make_shared<SelectMeasure>(std::move(made.inputs), to_compute(compute), made.wanted,
+                                         SelectMeasure::Of::kMagnitude, gathered,
+                                         LineNumbers{to_numbers(factors, cut.count), cut});
+}
+
+std::shared_ptr<RowDivergenceMeasure> make_row_divergence(const std::vector<const Tensor*>& tensors,
+                                                          const Tensor& base,
+                                                          const std::string& compute,
+                                                          const LinesTuple& lines) {
+  Inputs inputs = to_inputs(tensors, &base);
+  const Lines rows = to_lines(inputs, lines);
+  if (inputs.size() != 1 || rows.strided) {
+    throw Error(ErrorCode::kInternal, "divergences are of one tensor's rows");
+  }
+  return std::make_shared<RowDivergenceMeasure>(std::move(inputs), to_compute(compute), rows);
 }
 
 std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
@@ -135,18 +207,6 @@ std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& ten
                                               to_dtype(out_dtype), std::move(coefficients));
 }
 
-namespace {
-
-Lines to_lines(const Inputs& inputs, const LinesTuple& given) {
-  const Lines lines{std::get<0>(given), std::get<1>(given), std::get<2>(given)};
-  if (lines.count < 1 || lines.length < 1 || lines.count * lines.length != inputs.count()) {
-    throw Error(ErrorCode::kInternal, "lines do not make up the tensor");
-  }
-  return lines;
-}
-
-}  // namespace
-
 std::shared_ptr<GramLinesMeasure> make_gram_lines(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const LinesTuple& lines) {
@@ -162,14 +222,9 @@ std::shared_ptr<Combine> make_weighted_sum_lines(const std::vector<const Tensor*
                                                  const LinesTuple& lines) {
   Inputs inputs = to_inputs(tensors, base);
   const Lines made = to_lines(inputs, lines);
-  const py::buffer_info info = coefficients.request();
-  if (info.itemsize != sizeof(double) || info.size != made.count * inputs.size()) {
-    throw Error(ErrorCode::kInternal, "coefficients per line are not [n][count] doubles");
-  }
-  const auto* data = static_cast<const double*>(info.ptr);
+  std::vector<double> numbers = to_numbers(coefficients, made.count * inputs.size());
   return std::make_shared<LinesSumCombine>(std::move(inputs), to_compute(compute),
-                                           to_dtype(out_dtype),
-                                           std::vector<double>(data, data + info.size), made);
+                                           to_dtype(out_dtype), std::move(numbers), made);
 }
 
 std::shared_ptr<Combine> make_task_merge(
@@ -191,6 +246,17 @@ std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensor
                                            to_dtype(out_dtype), t);
 }
 
+std::shared_ptr<Combine> make_fusion(const std::vector<const Tensor*>& tensors, const Tensor& base,
+                                     const std::string& compute, const std::string& out_dtype,
+                                     const py::buffer& factors, const LinesTuple& lines,
+                                     double threshold) {
+  Inputs inputs = to_inputs(tensors, &base);
+  const Lines cut = to_lines(inputs, lines);
+  return std::make_shared<FusionCombine>(
+      std::move(inputs), to_compute(compute), to_dtype(out_dtype),
+      LineNumbers{to_numbers(factors, cut.count), cut}, threshold);
+}
+
 py::object gram_answer(const GramMeasure& job) {
   py::list rows;
   const std::vector<double>& partials = job.partials();
@@ -203,9 +269,18 @@ py::object gram_answer(const GramMeasure& job) {
   return rows;
 }
 
-py::object gram_lines_answer(const GramLinesMeasure& job) {
-  const std::vector<double> sums = job.sums();
-  return py::bytes(reinterpret_cast<const char*>(sums.data()), sums.size() * sizeof(double));
+namespace {
+
+py::object to_bytes(const std::vector<double>& numbers) {
+  return py::bytes(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double));
+}
+
+}  // namespace
+
+py::object gram_lines_answer(const GramLinesMeasure& job) { return to_bytes(job.sums()); }
+
+py::object row_divergence_answer(const RowDivergenceMeasure& job) {
+  return to_bytes(job.divergences());
 }
 
 py::object select_answer(const SelectMeasure& job) {

@@ -12,11 +12,13 @@
 
 #include "common/canonical.h"
 #include "common/inputs.h"
+#include "fusion/job.h"
 #include "gram/job.h"
 #include "io/tensor_view.h"
 #include "masked_sum/job.h"
 #include "near_swap/job.h"
 #include "overlap/job.h"
+#include "row_divergence/job.h"
 #include "select/counts.h"
 #include "select/job.h"
 #include "task_merge/job.h"
@@ -40,17 +42,31 @@ std::vector<Rule> to_rules(const std::vector<py::tuple>& rules);
 // Checks that all tensors are of one length and mergeable; base may be null.
 Inputs to_inputs(const std::vector<const Tensor*>& tensors, const Tensor* base);
 
+// (count, length, strided)
+using LinesTuple = std::tuple<std::int64_t, std::int64_t, bool>;
+
 // The jobs behind the requests of pymerge/ops.py, made from plain arguments.
 std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors,
                                        const Tensor* base, const std::string& compute);
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
-                                           std::vector<std::int64_t> counts, const std::string& of,
+                                           const std::vector<std::int64_t>& counts,
+                                           const std::string& of,
                                            std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   std::vector<std::uint64_t> lows, int shift,
                                                   std::int64_t buckets);
+// `factors`: a flat buffer of [count] doubles.
+std::shared_ptr<SelectMeasure> make_select_lines(const std::vector<const Tensor*>& tensors,
+                                                 const Tensor* base, const std::string& compute,
+                                                 const std::vector<std::int64_t>& counts,
+                                                 const py::buffer& factors, const LinesTuple& lines,
+                                                 std::int64_t gathered = SelectMeasure::kGathered);
+std::shared_ptr<RowDivergenceMeasure> make_row_divergence(const std::vector<const Tensor*>& tensors,
+                                                          const Tensor& base,
+                                                          const std::string& compute,
+                                                          const LinesTuple& lines);
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const std::vector<py::tuple>& rules,
@@ -61,8 +77,6 @@ std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& t
 std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
                                            const std::string& compute, const std::string& out_dtype,
                                            std::vector<double> coefficients);
-// (count, length, strided)
-using LinesTuple = std::tuple<std::int64_t, std::int64_t, bool>;
 std::shared_ptr<GramLinesMeasure> make_gram_lines(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   const LinesTuple& lines);
@@ -80,12 +94,17 @@ std::shared_ptr<Combine> make_task_merge(
 std::shared_ptr<Combine> make_near_swap(const std::vector<const Tensor*>& tensors,
                                         const Tensor& base, const std::string& compute,
                                         const std::string& out_dtype, double t);
+std::shared_ptr<Combine> make_fusion(const std::vector<const Tensor*>& tensors, const Tensor& base,
+                                     const std::string& compute, const std::string& out_dtype,
+                                     const py::buffer& factors, const LinesTuple& lines,
+                                     double threshold);
 
 // Answers, before the exact addition of tile partials that all backends share: a list of rows.
 py::object gram_answer(const GramMeasure& job);
 py::object gram_lines_answer(const GramLinesMeasure& job);
 py::object select_answer(const SelectMeasure& job);
 py::object key_counts_answer(const KeyCountsMeasure& job);
+py::object row_divergence_answer(const RowDivergenceMeasure& job);
 py::object masked_sum_answer(const MaskedSumMeasure& job);
 py::object overlap_answer(const OverlapMeasure& job);
 

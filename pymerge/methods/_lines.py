@@ -15,11 +15,11 @@ __all__ = ["cut_lines", "sum_lines"]
 _MOST = 1 << 22
 
 
-def cut_lines(inputs: Inputs, method: str, switch: str, *, columns: bool = False) -> Lines | None:
+def cut_lines(inputs: Inputs, method: str, advice: str, *, columns: bool = False) -> Lines | None:
     """Vectors along the last dim, or along the first one; None if the tensor is a single vector (or empty).
 
     Raises:
-        RecipeError: there are too many of them; `switch` is what the recipe can say instead.
+        RecipeError: there are too many of them; `advice` is what the recipe can say instead.
     """
     length = (inputs.shape[0] if columns else inputs.shape[-1]) if inputs.shape else 1
     if inputs.count == length or not inputs.count:
@@ -29,7 +29,7 @@ def cut_lines(inputs: Inputs, method: str, switch: str, *, columns: bool = False
     if lines.count > most:
         raise RecipeError(
             f"{method}: {inputs.name} {list(inputs.shape)} has {lines.count} vectors of {length}, and numbers are "
-            f"kept for {most} at most, given {len(inputs.models)} models; set {switch}"
+            f"kept for {most} at most, given {len(inputs.models)} models; {advice}"
         )
     return lines
 

@@ -35,7 +35,7 @@ def _program(inputs: Inputs) -> Program:
     if len(inputs.models) < 2:
         raise RecipeError(f"model_stock: {inputs.name} is in one model only; it needs two besides the base")
     size = len(inputs.models)
-    lines = cut_lines(inputs, "model_stock", "filter_wise: false") if inputs.flag("filter_wise") else None
+    lines = cut_lines(inputs, "model_stock", "set filter_wise: false") if inputs.flag("filter_wise") else None
     if lines:
         return (yield from sum_lines(inputs, lines, lambda gram: (interpolation_ratio(gram) / size,) * size))
     gram = yield Gram(inputs.models, inputs.base)

@@ -38,7 +38,7 @@ def _program(inputs: Inputs) -> Program:
         return Copy(inputs.models[int(t)])
     if not inputs.flag("nuslerp_flatten"):
         columns = inputs.flag("nuslerp_row_wise")
-        lines = cut_lines(inputs, "nuslerp", "nuslerp_flatten: true", columns=columns)
+        lines = cut_lines(inputs, "nuslerp", "set nuslerp_flatten: true", columns=columns)
         if lines:
             return (yield from sum_lines(inputs, lines, lambda gram: arc_coefficients(gram, t)))
     gram = yield Gram(inputs.models, inputs.base)

@@ -6,7 +6,7 @@ from array import array
 from dataclasses import dataclass
 
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Cut, Gram, KeyCounts, MaskedTotals, Measure, Overlap, Select
+from pymerge.ops import Combine, Copy, Cut, Gram, KeyCounts, MaskedTotals, Measure, Overlap, RowDivergence, Select
 from pymerge.plan.values import MergePlan, TensorTask
 
 __all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
@@ -104,6 +104,8 @@ def _answer(request: Measure) -> object:
         return tuple(Cut(bits=0, last=count) for count in request.counts)
     if isinstance(request, KeyCounts):
         return array("Q", [0]) * (len(request.sources) * request.buckets)
+    if isinstance(request, RowDivergence):
+        return array("d", [1.0])
     if isinstance(request, Overlap):
         return tuple((1, 1) for _ in request.sources)
     return tuple(MaskedTotals(total=1.0, kept=1.0, count=1 << 20) for _ in request.sources)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import kernel_cases as cases
 import numpy as np
 import pytest
@@ -20,11 +22,14 @@ from pymerge.ops import (
     Band,
     Bernoulli,
     Cut,
+    Fusion,
     Gram,
     KeyCounts,
+    Lines,
     MaskedSum,
     NearSwap,
     Overlap,
+    RowDivergence,
     Select,
     Spread,
     TaskMerge,
@@ -62,6 +67,11 @@ MIXED = (Spread(Cut(0x39000000, 700)), KEEP_ALL, Spread(Cut(0, -1)), Bernoulli(3
 ABOVE = (TopK(Cut(0x3727C5AC, -1)),) * 4
 #: Consensus and whether the sum is divided.
 MODES = (("none", False), *((how, divide) for how in ("sum", "count", "overlap") for divide in (False, True)))
+#: (rows, length): narrow, odd, around lanes and blocks, across tiles, longer than what is kept and than a piece.
+ROWS = ((40, 1), (50, 3), (33, 31), (9, 1024), (7, 1025), (300, 1031), (2, 40_001), (2, cases.TILE + 1))
+#: Base and task vector as multiples of the usual: a base that fits the short exponential, needs halvings, is too
+#: large; moves that are near, and that are not.
+SIZES = ((1, 0.2), (30, 0.2), (190, 0.2), (900, 1), (1, 1))
 SEVERAL_LENGTHS = (cases.LANES - 1, 777, cases.BLOCK + 1, 3 * cases.BLOCK + 5)
 
 
@@ -192,6 +202,34 @@ class TestEveryLevel:
                         request = TaskMerge(0, sources, rules[:models], weights, consensus, weights, True, 0.9, *extra)
                         combine_both(cpu, request, operands, dtype, length, out_dtypes=("bfloat16", dtype))
 
+    def test_row_divergence(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for rows, length in ROWS:
+            for size, move in SIZES if rows * length < cases.TILE else SIZES[:2]:
+                base, tuned = (t.astype(np.float64) for t in cases.make(dtype, rows * length, 1, special=special))
+                with np.errstate(all="ignore"):
+                    tuned = base * size + (tuned - base) * move
+                    operands = [cases.unaligned(t.astype(NUMPY_DTYPES[dtype])) for t in (base * size, tuned)]
+                request = RowDivergence((1,), 0, Lines(rows, length))
+                answers = [np.asarray(ops.measure(request, operands, compute_of(dtype))) for ops in (cpu, REFERENCE)]
+                np.testing.assert_array_equal(*answers, err_msg=str((rows, length, size, move)))
+
+    def test_select_and_fusion_by_lines(self, cpu: CpuOps, dtype: str, special: bool) -> None:
+        for rows, length in ROWS:
+            operands = [cases.unaligned(operand) for operand in cases.make(dtype, rows * length, 2, special=special)]
+            for lines in (Lines(rows, length), Lines(length, rows, strided=True)):
+                values = np.random.default_rng(rows).random(lines.count) * 1e-3
+                values[::7] = 0
+                if special:
+                    values[::11] = np.nan
+                factors, count = array("d", values), rows * length
+                counts = (count, count // 2, count // 5, count // 3)
+                request = Select((1, 1, 1, 2), counts, 0, factors=factors, lines=lines)
+                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                assert answers[0] == answers[1], (rows, length)
+                for threshold in (answers[0][2].magnitude(wide=dtype == "float64"), 0.0, np.nan):
+                    request = Fusion(0, (1,), factors, lines, threshold)
+                    combine_both(cpu, request, operands, dtype, count, out_dtypes=("bfloat16", dtype))
+
     def test_near_swap(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:
             operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 1, special=special)]
@@ -231,16 +269,20 @@ def combine_both(
 
 class TestEveryThreadCount:
     def test_same_bits(self, threads: int) -> None:
-        length = 3 * cases.TILE + 12_345
+        length = 9 * (3 * cases.TILE // 9 + 1_371)
         operands = cases.make("bfloat16", length, 2)
         one, many = CpuOps(1), CpuOps(threads)
         compute = BY_NAME["float32"]
         cuts = one.measure(Select((1, 2), (length // 2, length // 5), 0), operands, compute)
+        lines = Lines(9, length // 9)
+        factors = one.measure(RowDivergence((1,), 0, lines), operands, compute)
         rules = (TopK(cuts[0]), Bernoulli(20_000, 5))
         for request in (
             Gram((0, 1, 2)),
             Select((1, 2), (length // 2, length // 5), 0),
             MaskedSum((1, 2), rules, 0),
+            RowDivergence((1,), 0, lines),
+            Select((1, 1), (length // 2, length // 5), 0, factors=factors, lines=lines),
         ):
             assert one.measure(request, operands, compute) == many.measure(request, operands, compute)
         for combine in (
@@ -248,6 +290,7 @@ class TestEveryThreadCount:
             TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
             TaskMerge(0, (1, 2), rules, (1.0, 0.5), "sum", (1.0, 0.5), True, 1.0),
             NearSwap(0, (1,), 0.01),
+            Fusion(0, (1,), factors, lines, 1e-6),
         ):
             outs = [np.empty(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
             one.combine(combine, operands, compute, outs[0])

@@ -15,6 +15,7 @@ from pymerge.kernels.gram import spec as gram
 from pymerge.kernels.mask import spec as mask
 from pymerge.kernels.masked_sum import spec as masked_sum
 from pymerge.kernels.near_swap import spec as near_swap
+from pymerge.kernels.row_divergence import spec as row_divergence
 from pymerge.kernels.select import spec as select
 from pymerge.kernels.weighted_sum import spec as weighted_sum
 from pymerge.ops import KEEP_ALL, Bernoulli
@@ -151,3 +152,45 @@ def test_near_swap_loses_nothing_that_is_not_finite() -> None:
     for t in (0.5, 1e30):
         for tuned, base in ((wild, finite), (finite, wild), (wild, wild)):
             assert not np.isfinite(near_swap.run([tuned], base, t, "float32", "float32")).any()
+
+
+class TestRowDivergence:
+    def test_exp_and_log_are_within_their_ulps(self) -> None:
+        random = np.random.default_rng(0)
+        x = np.concatenate([-(10.0 ** random.uniform(-18, np.log10(700), 200_000)), [0.0, -0.0, -700.0]])
+        y = np.concatenate([10.0 ** random.uniform(-9, 9, 200_000), 1 + random.uniform(-1e-6, 1e-6, 50_000), [1.0]])
+        for got, ideal in (
+            (row_divergence.exp(x), np.exp(x.astype(np.longdouble))),
+            (row_divergence.log(y), np.log(y.astype(np.longdouble))),
+        ):
+            ulp = np.abs(np.spacing(ideal.astype(np.float64)))
+            assert (np.abs(got - ideal) <= row_divergence.ULPS * ulp).all()
+
+    @pytest.mark.parametrize("shift", [0, 0.01])
+    @pytest.mark.parametrize(
+        ("size", "move"), [(0.02, 2e-3), (0.02, 1e-6), (0.2, 1e-3), (0.7, 5e-3), (0.02, 0.1), (3, 0.2)]
+    )
+    @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+    @pytest.mark.parametrize("length", [5, 4096])
+    def test_follows_the_formula(self, length: int, dtype: str, size: float, move: float, shift: float) -> None:
+        random = np.random.default_rng(0)
+        base = (random.standard_normal(16 * length) * size).astype(NUMPY_DTYPES[dtype])
+        change = random.standard_normal(base.size) * move + shift
+        tuned = (base.astype(np.float64) + change).astype(NUMPY_DTYPES[dtype])
+        compute = "float64" if dtype == "float64" else "float32"
+        got = np.asarray(row_divergence.run([tuned], base, (16, length, False), compute))
+        ideal = row_divergence.ideal(tuned, base, length)
+        moved = np.abs(tuned.astype(np.float64) - base.astype(np.float64)).reshape(16, length).max(axis=1)
+        assert (np.abs(got - ideal) <= row_divergence.bound(ideal, moved)).all()
+
+    def test_is_zero_between_equals_and_nan_beside_nan(self) -> None:
+        base = np.arange(16, dtype=np.float32)
+        tuned = base.copy()
+        tuned[5], tuned[9] = np.nan, -np.inf
+        tuned[12:] += np.float32(2)
+        got = row_divergence.run([tuned], base, (4, 4, False), "float32")
+        assert got[0] == 0
+        assert np.isnan(got[1])
+        assert 0 < got[2] < np.inf
+        # All of a row moved alike: the distribution is the same.
+        assert got[3] < 1e-15

@@ -48,6 +48,7 @@ METHODS: dict[str, tuple[int, bool, dict[str, Any], dict[str, Any]]] = {
     "nearswap": (1, True, {"t": 0.01}, {}),
     "model_stock": (2, True, {}, {}),
     "model_stock-rows": (2, True, {"filter_wise": True}, {}),
+    "arcee_fusion": (1, True, {}, {}),
     "passthrough": (1, False, {"scale": 0.8}, {}),
 }
 

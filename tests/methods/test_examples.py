@@ -124,6 +124,11 @@ EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]
     ("nearswap", [TWO], BASE, {"t": 0.3}, [0.8, 2.3, 3.3, 4.2]),
     ("nearswap", [TWO], BASE, {"t": 0}, BASE),
     ("nearswap", [[1e-7, 2]], [0, 1], {"t": 5e-7}, [5e-8, 1 + 5e-7]),
+    ("arcee_fusion", [BASE], BASE, {}, BASE),
+    # Scores [[.0026, 0, .013, 0], [0, .2219, 0, .2219]]: in order numbers 1, 3 and 5 make the threshold .0195.
+    ("arcee_fusion", [[[0.1, 1, 2.5, 3], [1, 2, 1, 0]]], [[0, 1, 2, 3], [1] * 4], {}, [[0, 1, 2, 3], [1, 2, 1, 0]]),
+    # Rows of one element are the same distribution: all scores are 0, and so is the threshold.
+    ("arcee_fusion", [[[1], [2], [3]]], [[0], [0], [0]], {}, [[1], [2], [3]]),
     ("model_stock", [ONE, TWO], BASE, {}, [0.7733779, 1.6978369, 3.3021631, 3.0935116]),
     ("model_stock", [[1, 0], [0, 1]], [0, 0], {}, [0, 0]),
     (

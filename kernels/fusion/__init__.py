@@ -1,0 +1,1 @@
+"""The fusion kernel; its contract is spec.py."""

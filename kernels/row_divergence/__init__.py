@@ -1,0 +1,1 @@
+"""The row_divergence kernel; its contract is spec.py."""
