@@ -15,16 +15,18 @@ if TYPE_CHECKING:
     from pymerge.api import MergeReport, merge, plan
     from pymerge.errors import PymergeError
     from pymerge.execute.memory import mask, merge_tensors
+    from pymerge.execute.state_dicts import merge_state_dicts
 
     __version__: str
 
-__all__ = ["MergeReport", "PymergeError", "__version__", "mask", "merge", "merge_tensors", "plan"]
+__all__ = ["MergeReport", "PymergeError", "__version__", "mask", "merge", "merge_state_dicts", "merge_tensors", "plan"]
 
 _HOMES = {
     "MergeReport": "pymerge.api",
     "PymergeError": "pymerge.errors",
     "mask": "pymerge.execute.memory",
     "merge": "pymerge.api",
+    "merge_state_dicts": "pymerge.execute.state_dicts",
     "merge_tensors": "pymerge.execute.memory",
     "plan": "pymerge.api",
 }

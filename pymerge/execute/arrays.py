@@ -27,7 +27,7 @@ def to_numpy(value: Any) -> Any:
         DTypeError: a torch tensor that is not on the CPU.
     """
     if not _is_torch(value):
-        return np.ascontiguousarray(value)
+        return np.asarray(value, order="C")
     torch = sys.modules["torch"]
     if value.device.type != "cpu":
         raise DTypeError(f"a tensor on {value.device} cannot be merged by this release; move it with .cpu()")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from pymerge.ops import KEEP_ALL, KEEP_NONE, Cut, MaskRule, Select, TopK
 from pymerge.plan.parameters import convert_value
 from pymerge.schedule.machine import usable_processors
 
-__all__ = ["mask", "merge_tensors"]
+__all__ = ["Settings", "check_arity", "find_method", "mask", "merge_tensors", "run_program"]
 
 _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
@@ -57,36 +58,62 @@ def merge_tensors(
         RecipeError: unknown method or parameter, a bad value, the wrong number of tensors.
         ShapeError, DTypeError: the tensors do not fit together or cannot be merged.
     """
-    if method not in method_names():
-        raise RecipeError(f'unknown method "{method}"; {suggest_name(method, method_names(), "methods")}')
-    declared = get_method(method)
-    _check_arity(declared, len(tensors), base is not None)
+    declared = find_method(method)
+    check_arity(declared, len(tensors), base is not None)
     arrays = [to_numpy(tensor) for tensor in (*tensors, *([] if base is None else [base]))]
     kinds = _check_arrays(arrays)
     out_kind = promote(kinds) if dtype is None else _mergeable(dtype)
     compute = BY_NAME["float64" if "float64" in {*(kind.name for kind in kinds), out_kind.name} else "float32"]
+    settings = Settings.read(declared, parameters or {}, len(tensors))
     inputs = Inputs(
         name=name,
         count=arrays[0].size,
         base=None if base is None else len(tensors),
         models=tuple(range(len(tensors))),
-        values={p.name: _one_value(declared, p, parameters or {}) for p in declared.parameters if not p.per_model},
-        per_model={
-            p.name: _values(declared, p, parameters or {}, len(tensors)) for p in declared.parameters if p.per_model
-        },
+        values=settings.values,
+        per_model=settings.per_model,
         places=tuple(range(len(tensors))),
         seed=seed,
         wide=compute.name == "float64",
         shape=arrays[0].shape,
     )
-    _check_names(declared, parameters or {})
     out = np.empty(arrays[0].size, NUMPY_DTYPES[out_kind.name])
     ops = load_ops(backend, threads if threads is not None else usable_processors())
-    _run(declared, inputs, ops, [array.reshape(-1) for array in arrays], compute, out)
+    run_program(declared, inputs, ops, [array.reshape(-1) for array in arrays], compute, out)
     return from_numpy(out.reshape(arrays[0].shape), like=tensors[0] if tensors else base)
 
 
-def _run(method: Method, inputs: Inputs, ops: Ops, operands: list[Any], compute: DType, out: Any) -> None:
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Parameters of a merge in memory, as `Inputs` has them."""
+
+    values: Mapping[str, Value | None]
+    per_model: Mapping[str, tuple[Value | None, ...]]
+
+    @classmethod
+    def read(cls, method: Method, given: Mapping[str, Any], models: int) -> Settings:
+        """Resolve and check what a caller gave.
+
+        Raises:
+            RecipeError: a parameter is unknown, missing, of a bad value or of the wrong length.
+        """
+        _check_names(method, given)
+        return cls(
+            {p.name: _one_value(method, p, given) for p in method.parameters if not p.per_model},
+            {p.name: _values(method, p, given, models) for p in method.parameters if p.per_model},
+        )
+
+
+def run_program(
+    method: Method,
+    inputs: Inputs,
+    ops: Ops,
+    operands: list[Any],
+    compute: DType,
+    out: Any,
+    group_cuts: tuple[Cut, ...] | None = None,
+) -> None:
+    """Run a method's program on flat arrays; `group_cuts` answers its first select."""
     program = method.program(inputs)
     answer: object = None
     while True:
@@ -95,7 +122,18 @@ def _run(method: Method, inputs: Inputs, ops: Ops, operands: list[Any], compute:
         except StopIteration as stop:
             ops.combine(stop.value, operands, compute, out)
             return
-        answer = ops.measure(request, operands, compute)
+        answer, group_cuts = group_cuts or ops.measure(request, operands, compute), None
+
+
+def find_method(name: str) -> Method:
+    """The method of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in method_names():
+        raise RecipeError(f'unknown method "{name}"; {suggest_name(name, method_names(), "methods")}')
+    return get_method(name)
 
 
 def mask(
@@ -162,7 +200,12 @@ def mask(
     return from_numpy(out.reshape(array.shape), like=delta)
 
 
-def _check_arity(method: Method, models: int, has_base: bool) -> None:
+def check_arity(method: Method, models: int, has_base: bool) -> None:
+    """Refuse a number of models, or a base or the lack of one, that the method does not take.
+
+    Raises:
+        RecipeError: as said.
+    """
     wants = method.base is BaseRule.REQUIRED
     if has_base != wants and method.base is not BaseRule.OPTIONAL:
         advice = "give it as base=" if wants else "list it among the tensors"

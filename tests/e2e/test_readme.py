@@ -24,7 +24,10 @@ def test_the_example_runs(here: Path) -> None:
         toys.write_llama(here / "models" / name, seed=seed)
     Path("recipe.yml").write_text(find_block("yaml"))
     names: dict[str, Any] = {"tensor": np.ones(4, np.float32), "other": np.arange(4, dtype=np.float32)}
+    for scale, name in enumerate(("base", "math", "code")):
+        names[name] = {"w": np.arange(4, dtype=np.float32) * scale}
     exec(find_block("python"), names)
     assert (here / "merged-model" / "config.json").exists()
     assert len(names["plan"].tasks) == names["report"].tensors
     assert names["merged"].shape == (4,)
+    assert names["model"]["w"].shape == (4,)
