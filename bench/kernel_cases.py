@@ -138,7 +138,7 @@ def _numbers(models: int, elements: int, number: float) -> tuple[Any, ...]:
 
 def _merge(rules: list[tuple[Any, ...]], coefficient: float, elect: bool) -> tuple[Any, ...]:
     n = len(rules)
-    return rules, [coefficient] * n, "sum" if elect else "none", [0.4] * n, elect, 1.0, [], []
+    return rules, [coefficient] * n, "sum" if elect else "none", [0.4] * n, elect, 1.0, [], [], False
 
 
 CASES = (

@@ -114,7 +114,7 @@ def test_what_is_given_is_neither_changed_nor_shared() -> None:
         ("tise", 2, {}, RecipeError, 'unknown method "tise"'),
         ("ties", 2, {"base": None}, RecipeError, "ties needs a base"),
         ("slerp", 2, {"parameters": {"t": 0.5}}, RecipeError, "slerp takes exactly 1"),
-        ("ties", 2, {"parameters": {"wieght": 1}}, RecipeError, "ties does not read wieght; .*weight"),
+        ("ties", 2, {"parameters": {"weights": 1}}, RecipeError, "ties does not read weights; .*weight"),
         ("ties", 2, {"parameters": {}}, RecipeError, "ties needs weight"),
         ("ties", 2, {"parameters": {"weight": [1, 2, 3]}}, RecipeError, "weight has 3 values for 2"),
         ("ties", 2, {"parameters": {"weight": 1, "density": 2}}, RecipeError, "density = 2"),
