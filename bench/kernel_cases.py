@@ -65,7 +65,7 @@ class Inputs:
     def rules(self) -> list[tuple[Any, ...]]:
         """TIES' mask rule for each fine-tune."""
         base, *tuned = self.samples()
-        cuts = select.run(tuned, base, [base.size // 2] * len(tuned), "magnitude", COMPUTE)
+        cuts = select.run(tuned, base, [base.size // 2] * len(tuned), COMPUTE)
         return [("band", bits, last, (1 << 64) - 1, -1) for bits, last in cuts]
 
 
@@ -77,7 +77,7 @@ class Case:
         numbers: (models, elements, TIES' rules) to the kernel's arguments after the tensors.
         writes: True for a combine.
         base: the base is among the inputs.
-        lines: numbers are per row.
+        form: of the kernel: "" or what its name is followed by, lines (numbers are per row) or spread.
         single: it takes one model besides the base, however many there are.
         targets: models to the share of the yardstick that the v4 kernel should reach; 0: any number.
     """
@@ -87,7 +87,7 @@ class Case:
     numbers: Callable[[int, int, list[tuple[Any, ...]]], tuple[Any, ...]]
     writes: bool = False
     base: bool = True
-    lines: bool = False
+    form: str = ""
     single: bool = False
     targets: Mapping[int, float] = field(default_factory=dict)
 
@@ -102,12 +102,12 @@ class Case:
     @property
     def call(self) -> str:
         """The compiled function."""
-        return f"{self.kernel}_lines" if self.lines else self.kernel
+        return f"{self.kernel}_{self.form}" if self.form else self.kernel
 
     def reference(self) -> Callable[..., Any]:
         """The spec's function for it."""
         spec = importlib.import_module(f"pymerge.kernels.{self.kernel}.spec")
-        run: Callable[..., Any] = spec.run_lines if self.lines else spec.run
+        run: Callable[..., Any] = getattr(spec, f"run_{self.form}" if self.form else "run")
         return run
 
     def bytes_per_element(self, models: int, itemsize: int) -> tuple[int, int]:
@@ -144,15 +144,15 @@ def _merge(rules: list[tuple[Any, ...]], coefficient: float, elect: bool) -> tup
 CASES = (
     Case("gram", "plain", lambda m, n, r: (), base=False, targets={0: 0.8}),
     Case("gram", "task_vectors", lambda m, n, r: ()),
-    Case("gram", "rows", lambda m, n, r: (_rows(n),), base=False, lines=True),
-    Case("select", "half", lambda m, n, r: ([n // 2] * m, "magnitude"), targets={0: 0.6}),
-    Case("select", "spread", lambda m, n, r: ([n // 2], "spread"), base=False),
-    Case("select", "scores", lambda m, n, r: ([n // 2] * m, *_numbers(1, n, 1e-6)), lines=True),
+    Case("gram", "rows", lambda m, n, r: (_rows(n),), base=False, form="lines"),
+    Case("select", "half", lambda m, n, r: ([n // 2] * m,), targets={0: 0.6}),
+    Case("select", "spread", lambda m, n, r: (0.5,), base=False, form="spread"),
+    Case("select", "scores", lambda m, n, r: ([n // 2] * m, *_numbers(1, n, 1e-6)), form="lines"),
     Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m), "l1")),
     Case("overlap", "above", lambda m, n, r: (_above(m),)),
     Case("row_divergence", "softmax", lambda m, n, r: (_rows(n),), single=True),
     Case("weighted_sum", "plain", lambda m, n, r: ([1.0 / m] * m,), writes=True, base=False, targets={2: 0.8}),
-    Case("weighted_sum", "rows", lambda m, n, r: _numbers(m, n, 1.0 / m), writes=True, lines=True),
+    Case("weighted_sum", "rows", lambda m, n, r: _numbers(m, n, 1.0 / m), writes=True, form="lines"),
     Case("near_swap", "t", lambda m, n, r: (1e-3,), writes=True, single=True),
     Case("fusion", "threshold", lambda m, n, r: (*_numbers(1, n, 1e-6), 2e-9), writes=True, single=True),
     Case("task_merge", "task_arithmetic", lambda m, n, r: _merge([("all",)] * m, 0.4, False), True, targets={3: 0.6}),

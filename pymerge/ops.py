@@ -37,6 +37,7 @@ __all__ = [
     "RankBernoulli",
     "RowDivergence",
     "Select",
+    "SelectSpread",
     "Spread",
     "Steps",
     "TaskMerge",
@@ -103,7 +104,7 @@ class Bernoulli:
 class Spread:
     """Kept: the elements at which the sources of the request are the furthest apart (SCE, Wan et al. 2024).
 
-    One mask for all sources. What is compared is n^2 times their variance; `cut` is of a `Select` of "spread".
+    One mask for all sources. What is compared is n^2 times their variance; `cut` is of a `SelectSpread`.
     """
 
     cut: Cut
@@ -171,7 +172,6 @@ class Select:
     """Exact cuts: for each source the `counts[i]` largest magnitudes of its task vector.
 
     A source may be listed more than once, with different counts; 0 <= counts[i] <= n elements.
-    `of` "spread": not magnitudes but how far all the sources are apart; each count is of that.
     `group`: together with the selects of other tensors in a group of this name, the sums of their counts are
     selected, tensors standing one after the other; a program asks for that first of all, if it does.
     With `lines` a magnitude is that of the element times its vector's factor, a flat array("d") of
@@ -182,10 +182,22 @@ class Select:
     sources: tuple[int, ...]
     counts: tuple[int, ...]
     base: int | None = None
-    of: str = "magnitude"
     group: str = ""
     factors: Sequence[float] = ()
     lines: Lines | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SelectSpread:
+    """The exact cut of the elements at which all sources are the furthest apart, for a `Spread` rule.
+
+    There are c elements at which not all sources are equal; int(share * c) of them are selected.
+    Answer: a tuple of one `Cut`, that of KEEP_NONE if none is selected.
+    """
+
+    sources: tuple[int, ...]
+    share: float
+    base: None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +264,7 @@ class Overlap:
     base: int | None = None
 
 
-Measure: TypeAlias = Gram | Select | KeyCounts | MaskedSum | Overlap | RowDivergence
+Measure: TypeAlias = Gram | Select | SelectSpread | KeyCounts | MaskedSum | Overlap | RowDivergence
 
 
 # Combines: one fused pass that reads every source once and writes the output once.

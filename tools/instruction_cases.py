@@ -42,6 +42,7 @@ from pymerge.ops import (
     RankBernoulli,
     RowDivergence,
     Select,
+    SelectSpread,
     Spread,
     TaskMerge,
     TopK,
@@ -147,7 +148,7 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),
     "masked_sum/squares": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0, "l2"), ("bfloat16",)),
-    "select/spread-2": (lambda dtype, n: Select((1, 2), (n // 10,), None, "spread"), ("bfloat16",)),
+    "select/spread-2": (lambda dtype, n: SelectSpread((1, 2), 0.1), ("bfloat16",)),
     "masked_sum/spread-2": (lambda dtype, n: MaskedSum((1, 2), (_APART,) * 2, 0, "l2"), ("bfloat16",)),
     "masked_sum/ranked": (lambda dtype, n: MaskedSum((1, 2), _ranked(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "row_divergence/near": (lambda dtype, n: RowDivergence((1,), 0, _rows(n)), ("bfloat16", "float32")),
@@ -206,7 +207,7 @@ def _run_kernel(request: Request, dtype: str, count: int) -> Run:
     if isinstance(request, (WeightedSum, TaskMerge, NearSwap, Fusion)):
         out = np.empty(count, NUMPY_DTYPES[dtype])
         return lambda: ops.combine(request, operands, compute, out)
-    assert isinstance(request, (Gram, Select, KeyCounts, MaskedSum, Overlap, RowDivergence))
+    assert isinstance(request, (Gram, Select, SelectSpread, KeyCounts, MaskedSum, Overlap, RowDivergence))
     return lambda: ops.measure(request, operands, compute)
 
 

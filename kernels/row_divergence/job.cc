@@ -13,8 +13,8 @@ namespace {
 // Calls body(segment) for the segments of the row that begins at `begin`, in order.
 template <typename Body>
 void for_each_segment(std::int64_t begin, std::int64_t length, const Body& body) {
-  for (std::int64_t done = 0; done < length; done += kRowPart) {
-    body(Range{begin + done, std::min(kRowPart, length - done)});
+  for (std::int64_t done = 0; done < length; done += kRowSegment) {
+    body(Range{begin + done, std::min(kRowSegment, length - done)});
   }
 }
 
@@ -88,9 +88,9 @@ double RowDivergenceMeasure::measure_row(std::int64_t begin, Scratch& scratch,
 template <typename Read>
 std::optional<double> RowDivergenceMeasure::measure_near(std::int64_t begin, Scratch& scratch,
                                                          const Read& read) const {
-  constexpr std::size_t kKept = 2 * kRowPart * sizeof(float);
+  constexpr std::size_t kKept = 2 * kRowSegment * sizeof(float);
   auto* const kept = static_cast<float*>(scratch.take(kKept + kernel_.scratch_bytes));
-  void* const work = kept + 2 * kRowPart;
+  void* const work = kept + 2 * kRowSegment;
   const auto keep = [&](Range segment, int halvings, NearRow& row) {
     kernel_.near_mass(read(segment), segment, halvings, row, kept, work);
   };
@@ -109,7 +109,7 @@ std::optional<double> RowDivergenceMeasure::measure_near(std::int64_t begin, Scr
   }
   for_each_segment(begin, lines_.length, [&](Range part) {
     NearRow again;
-    if (lines_.length > kRowPart) keep(part, count_halvings(row.size), again);
+    if (lines_.length > kRowSegment) keep(part, count_halvings(row.size), again);
     kernel_.near_divergence(kept, part.count, row);
   });
   return row.divergence;

@@ -53,7 +53,7 @@ void near_mass(const Operand* sides, Range segment, int halvings, NearRow& row, 
     decode(sides[0], segment.begin + done, n, values);
     decode(sides[1], segment.begin + done, n, values + kBlock);
     float* const exps = kept + done;
-    float* const growth = kept + kRowPart + done;
+    float* const growth = kept + kRowSegment + done;
     grow(values, values + kBlock, n, halvings, exps, growth, row);
     const int whole = whole_lanes(n);
     for (int e = n; e < whole; ++e) exps[e] = growth[e] = 0;
@@ -72,7 +72,7 @@ void near_divergence(const float* kept, std::int64_t count, NearRow& row) {
   const auto back = static_cast<float>(1.0 / (1.0 + mean));
   for (std::int64_t done = 0; done < count; done += kBlock) {
     const float* __restrict exps = kept + done;
-    const float* __restrict growth = kept + kRowPart + done;
+    const float* __restrict growth = kept + kRowSegment + done;
     alignas(64) float terms[kBlock];
     const int whole = whole_lanes(std::min(kBlock, count - done));
     for (int e = 0; e < whole; ++e) {

@@ -8,7 +8,7 @@
 namespace pymerge {
 
 // Elements of a segment at most: what is kept of one fits in the second-level cache.
-inline constexpr std::int64_t kRowPart = 32 * kBlock;
+inline constexpr std::int64_t kRowSegment = 32 * kBlock;
 // What the near way can do: |X - B| and |B| at most.
 inline constexpr float kNearMove = 0x1p-5f;
 inline constexpr float kNearSize = 4.0f;
@@ -31,10 +31,10 @@ struct FarRow {
 };
 
 // Passes over a row, each in order of the elements; a segment of it starts a multiple of kBlock
-// elements after the row does, and holds kRowPart at most. Each pass needs the one before to be
+// elements after the row does, and holds kRowSegment at most. Each pass needs the one before to be
 // over.
 struct RowDivergenceKernel {
-  // Fills `kept` ([2][kRowPart]) with e^B, by halving B so often, and e^(X - B) - 1, up to the
+  // Fills `kept` ([2][kRowSegment]) with e^B, by halving B so often, and e^(X - B) - 1, up to the
   // segment's last whole set of lanes. Where `row` does not turn out near, they mean nothing.
   void (*near_mass)(const Operand* sides, Range segment, int halvings, NearRow& row, float* kept,
                     void* scratch);

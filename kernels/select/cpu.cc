@@ -224,13 +224,17 @@ void scan_as(SelectEntry* entries, int n, const Operand* base, const SelectOf& o
   using V = VectorFor<Real>;
   for (int e = 0; e < n; ++e) {
     entries[e].above = entries[e].at_high = entries[e].inside = entries[e].at_low = 0;
+    entries[e].zeros = 0;
   }
   for (int e = 0; e < n;) {
     const int alike = count_alike(entries + e, n - e);
     const std::int64_t done = is_plain(of) ? scan_tensor<V>(entries + e, alike, base, range) : 0;
     for_each_key_chunk<Real>(
         entries + e, alike, base, of, {range.begin + done, range.count - done}, scratch,
-        [](SelectEntry* same, int size, const Bits<Real>* keys, int count) {
+        [&of](SelectEntry* same, int size, const Bits<Real>* keys, int count) {
+          if (of.apart != nullptr) {
+            same->zeros += count_keys(keys, count, [](Bits<Real> key) { return key == 0; });
+          }
           int whole = 0;
           if constexpr (V::kWidth > 0) {
             const auto key_at = [=](std::int64_t i) { return V::load_keys(keys + i); };

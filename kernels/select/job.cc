@@ -53,6 +53,7 @@ class SelectMeasure::Search : public SelectMeasure::SearchBase {
     std::int64_t at_high = 0;
     std::int64_t inside = 0;
     std::int64_t at_low = 0;
+    std::int64_t zeros = 0;  // counted of spreads alone
   };
   struct Entry {
     int tensor = 0;
@@ -102,7 +103,7 @@ SelectMeasure::Search<Key>::Search(SelectMeasure& owner, const std::vector<Wante
     entry->tensor = cut.tensor;
     entry->place = entries_.size();
     entry->wanted = cut.count;
-    entry->settled = cut.count == 0;  // an empty cut stays as it was made
+    entry->settled = cut.count == 0 && cut.share < 0;  // an empty cut stays as it was made
     entry->high = static_cast<Key>(~Key{0});
     entry->tiles.resize(static_cast<std::size_t>(tile_count(count_)));
     entries_.push_back(std::move(entry));
@@ -113,7 +114,7 @@ template <typename Key>
 SelectOf SelectMeasure::Search<Key>::ordered(const Inputs::Piece& piece) const {
   SelectOf of;
   of.factors = owner_.factors_.view();
-  if (owner_.of_ == Of::kSpread) {
+  if (owner_.share_ >= 0) {
     of.apart = piece.tensors;
     of.n_apart = owner_.inputs_.size();
   }
@@ -124,7 +125,7 @@ template <typename Key>
 void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
   owner_.inputs_.load(scratch);
   std::vector<std::vector<Key>> keys(
-      static_cast<std::size_t>(owner_.of_ == Of::kSpread ? 1 : owner_.inputs_.size()));
+      static_cast<std::size_t>(owner_.share_ >= 0 ? 1 : owner_.inputs_.size()));
   for (auto& sampled : keys) sampled.resize(static_cast<std::size_t>(runs_ * kRunLength));
   std::vector<Operand> operands;
   Inputs::Piece piece{};
@@ -149,7 +150,10 @@ void SelectMeasure::Search<Key>::sample(Scratch& scratch) {
 template <typename Key>
 void SelectMeasure::Search<Key>::bracket(Entry& entry, std::vector<Key>& keys) {
   const auto size = static_cast<double>(keys.size());
-  const double share = static_cast<double>(entry.wanted) / static_cast<double>(count_);
+  const auto zeros = static_cast<double>(std::count(keys.begin(), keys.end(), Key{0}));
+  const double share = owner_.share_ >= 0
+                           ? owner_.share_ * (1 - zeros / size)
+                           : static_cast<double>(entry.wanted) / static_cast<double>(count_);
   const auto rank = [&](double at) {  // from the largest
     return keys.begin() + static_cast<std::ptrdiff_t>(std::clamp(at * size, 0.0, size - 1));
   };
@@ -201,6 +205,7 @@ void SelectMeasure::Search<Key>::pass(std::int64_t tile, const Inputs::Piece& pi
     result.at_high += requests[e].at_high;
     result.inside += requests[e].inside;
     result.at_low += requests[e].at_low;
+    result.zeros += requests[e].zeros;
     const std::int64_t before = open[e]->found.fetch_add(requests[e].inside);
     if (requests[e].found != nullptr && before + requests[e].inside <= max_gathered_) {
       const auto* found = static_cast<const Key*>(requests[e].found);
@@ -243,6 +248,12 @@ bool SelectMeasure::Search<Key>::settle(Entry& entry) {
     all.at_high += tile.at_high;
     all.inside += tile.inside;
     all.at_low += tile.at_low;
+    all.zeros += tile.zeros;
+  }
+  if (owner_.share_ >= 0) {
+    entry.wanted =
+        static_cast<std::int64_t>(owner_.share_ * static_cast<double>(count_ - all.zeros));
+    if (entry.wanted == 0) return entry.settled = true;
   }
   std::int64_t rank = entry.wanted - all.above;  // within the bracket
   if (rank <= 0) {
@@ -299,7 +310,7 @@ std::int64_t SelectMeasure::Search<Key>::find_tie(int tensor, Key key, Range ran
   const std::int64_t end = range.begin + range.count;
   for (std::int64_t begin = range.begin; begin < end; begin += kSettled) {
     owner_.inputs_.peek({begin, std::min(kSettled, end - begin)}, scratch, operands, piece,
-                        owner_.of_ == Of::kSpread ? -1 : tensor);
+                        owner_.share_ >= 0 ? -1 : tensor);
     void* const work = scratch.take(kernel_.scratch_bytes);
     SelectEntry same{};
     same.tensor = piece.tensors[tensor];
@@ -345,9 +356,9 @@ void SelectMeasure::Search<Key>::pick_bucket(Entry& entry) {
 }
 
 SelectMeasure::SelectMeasure(Inputs inputs, Compute compute, const std::vector<Wanted>& wanted,
-                             Of of, std::int64_t gathered, LineNumbers factors)
+                             std::int64_t gathered, LineNumbers factors)
     : Measure(std::move(inputs), compute),
-      of_(of),
+      share_(wanted.empty() ? -1 : wanted[0].share),
       factors_(std::move(factors)),
       // Wider than any key: what is wanted 0 times keeps this, a cut that holds nothing.
       cuts_(wanted.size(), Rule::Cut{(std::uint64_t{1} << 63) - 1, -1}) {

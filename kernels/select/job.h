@@ -14,19 +14,20 @@ namespace pymerge {
 
 class SelectMeasure : public Measure {
  public:
-  // What is ordered: each tensor's magnitudes, or how far all of them are apart.
-  enum class Of { kMagnitude, kSpread };
   static constexpr std::int64_t kGathered = 16 << 20;
 
   // A cut that is asked for.
   struct Wanted {
-    int tensor;          // of the inputs (of kSpread: 0); those of one stand side by side
+    int tensor;          // of the inputs; those of one stand side by side
     std::int64_t count;  // how many of its largest magnitudes, 0..n
+    // Not negative: not magnitudes are ordered, but how far all tensors are apart; wanted is this
+    // share of the elements at which they are at all. The only cut then.
+    double share = -1;
   };
 
   // `gathered`: bytes of keys that may be held per cut; where a bracket holds more, passes that
   // only count come first. `factors`: of the magnitudes, if there are any.
-  SelectMeasure(Inputs inputs, Compute compute, const std::vector<Wanted>& wanted, Of of,
+  SelectMeasure(Inputs inputs, Compute compute, const std::vector<Wanted>& wanted,
                 std::int64_t gathered = kGathered, LineNumbers factors = {});
   ~SelectMeasure() override;
 
@@ -44,7 +45,7 @@ class SelectMeasure : public Measure {
   class Search;
   class SearchBase;
   std::unique_ptr<SearchBase> search_;
-  const Of of_;
+  const double share_;
   const LineNumbers factors_;
   std::vector<Rule::Cut> cuts_;
 };

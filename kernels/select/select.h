@@ -22,6 +22,7 @@ struct SelectEntry {
   std::int64_t at_high;
   std::int64_t inside;
   std::int64_t at_low;
+  std::int64_t zeros;  // out of scan: of spreads, how many are 0
   void* found;  // out of scan: the keys inside, in flat order (room for a piece), or null to count
   int shift;    // of histogram: bucket = (key - low) >> shift
   std::uint32_t* buckets;  // out of histogram: atomically increased

@@ -2,11 +2,11 @@
 
     keys[e] = bit pattern of |V[e]|
     V = D_i = X_i - B, or X_i where there is no base;
-        of "spread": how far all the tensors are apart (common/spread.py), the same V for every count
-per line (`run_lines`) of |V[e] k|, k the factor of the element's vector.
+per line (`run_lines`) of |V[e] k|, k the factor of the element's vector;
+of spread (`run_spread`) V is how far all the tensors are apart (common/spread.py), one for all.
 
-In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each (of
-"spread": any number of counts, no base).
+In: n tensors [N] of any mergeable dtype, optionally a base, a count k_i (0 <= k_i <= N) each. Of
+spread: no base, a share; k = int(share c), where c counts the elements whose V is not 0.
 Out per count: (bits, last): an element belongs to the k largest if keys[e] > bits, or
 keys[e] == bits and e <= last. Ties go to the lowest flat index, so exactly k elements belong.
 NaN is the largest magnitude. k = 0: bits is above every key, last = -1.
@@ -41,15 +41,19 @@ def _cut(keys: Array, count: int) -> tuple[int, int]:
 
 
 def run(
-    tensors: Sequence[Array], base: Array | None, counts: Sequence[int], of: str, compute: str
+    tensors: Sequence[Array], base: Array | None, counts: Sequence[int], compute: str
 ) -> tuple[tuple[int, int], ...]:
     """The contract, bit for bit: a stable sort."""
-    values = (
-        [spread(tensors, compute)] * len(counts)
-        if of == "spread"
-        else [decode_delta(tensor, base, compute) for tensor in tensors]
+    return tuple(
+        _cut(magnitude_keys(decode_delta(tensor, base, compute)), count)
+        for tensor, count in zip(tensors, counts, strict=True)
     )
-    return tuple(_cut(magnitude_keys(value), count) for value, count in zip(values, counts, strict=True))
+
+
+def run_spread(tensors: Sequence[Array], base: None, share: float, compute: str) -> tuple[tuple[int, int], ...]:
+    """The contract of spread; one cut."""
+    keys = magnitude_keys(spread(tensors, compute))
+    return (_cut(keys, int(share * np.count_nonzero(keys))),)
 
 
 def run_lines(

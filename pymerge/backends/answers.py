@@ -74,6 +74,7 @@ _ANSWERS: dict[str, Callable[[Any, Call], object]] = {
     "gram": _gram_matrix,
     "gram_lines": _line_numbers,
     "select": _cuts,
+    "select_spread": _cuts,
     "key_counts": _counts,
     "select_lines": _cuts,
     "masked_sum": _masked_totals,

@@ -29,6 +29,7 @@ from pymerge.ops import (
     RankBernoulli,
     RowDivergence,
     Select,
+    SelectSpread,
     Spread,
     TaskMerge,
     TopK,
@@ -81,7 +82,7 @@ def _gram(request: Gram) -> tuple[str, tuple[Any, ...]]:
 def _select(request: Select) -> tuple[str, tuple[Any, ...]]:
     if request.lines:
         return "select_lines", (list(request.counts), request.factors, _lines(request.lines))
-    return "select", (list(request.counts), request.of)
+    return "select", (list(request.counts),)
 
 
 def _weighted_sum(request: WeightedSum) -> tuple[str, tuple[Any, ...]]:
@@ -107,6 +108,7 @@ def _task_merge(request: TaskMerge) -> tuple[str, tuple[Any, ...]]:
 _CALLS: dict[type[Any], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Gram: _gram,
     Select: _select,
+    SelectSpread: lambda request: ("select_spread", (request.share,)),
     KeyCounts: lambda request: ("key_counts", (list(request.lows), request.shift, request.buckets)),
     MaskedSum: lambda request: ("masked_sum", (_rules(request.rules), request.norm)),
     Overlap: lambda request: ("overlap", (_rules(request.rules),)),

@@ -30,6 +30,7 @@ _MEASURES: dict[str, tuple[Callable[..., Any], Callable[[Any], object]]] = {
     "gram": (gram.run, tuple),
     "gram_lines": (gram.run_lines, lambda sums: array("d", sums.reshape(-1))),
     "select": (select.run, lambda cuts: tuple(Cut(*cut) for cut in cuts)),
+    "select_spread": (select.run_spread, lambda cuts: tuple(Cut(*cut) for cut in cuts)),
     "key_counts": (select.run_counts, lambda counts: array("Q", counts.reshape(-1))),
     "select_lines": (select.run_lines, lambda cuts: tuple(Cut(*cut) for cut in cuts)),
     "masked_sum": (masked_sum.run, lambda totals: tuple(MaskedTotals(*total) for total in totals)),

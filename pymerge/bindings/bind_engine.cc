@@ -234,9 +234,14 @@ void bind_engine(py::module_& module) {
            })
       .def("measure_select",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, const std::vector<std::int64_t>& counts,
-              const std::string& of) {
-             self.submit(ticket, make_select(tensors, base, compute, counts, of, self.gathered()),
+              const std::string& compute, const std::vector<std::int64_t>& counts) {
+             self.submit(ticket, make_select(tensors, base, compute, counts, self.gathered()),
+                         &select_answer);
+           })
+      .def("measure_select_spread",
+           [](Engine& self, std::int64_t ticket, const Tensors& tensors, const py::none&,
+              const std::string& compute, double share) {
+             self.submit(ticket, make_select_spread(tensors, compute, share, self.gathered()),
                          &select_answer);
            })
       .def("measure_select_lines",

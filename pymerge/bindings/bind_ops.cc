@@ -86,12 +86,21 @@ void bind_ops(py::module_& module) {
   module.def(
       "select",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,
-         const std::vector<std::int64_t>& counts, const std::string& of, int threads) {
-        const auto job = make_select(tensors, base, compute, counts, of);
+         const std::vector<std::int64_t>& counts, int threads) {
+        const auto job = make_select(tensors, base, compute, counts);
         run_released(job, threads);
         return select_answer(*job);
       },
-      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("of"), arg("threads"));
+      arg("tensors"), arg("base"), arg("compute"), arg("counts"), arg("threads"));
+  module.def(
+      "select_spread",
+      [](const Tensors& tensors, const py::none&, const std::string& compute, double share,
+         int threads) {
+        const auto job = make_select_spread(tensors, compute, share);
+        run_released(job, threads);
+        return select_answer(*job);
+      },
+      arg("tensors"), arg("base"), arg("compute"), arg("share"), arg("threads"));
   module.def(
       "key_counts",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,

@@ -15,8 +15,6 @@ const Names<Consensus> kConsensus = {{"none", Consensus::kNone},
                                      {"sum", Consensus::kSum},
                                      {"count", Consensus::kCount},
                                      {"overlap", Consensus::kOverlap}};
-const Names<SelectMeasure::Of> kOrdered = {{"magnitude", SelectMeasure::Of::kMagnitude},
-                                           {"spread", SelectMeasure::Of::kSpread}};
 const Names<Norm> kNorms = {{"l1", Norm::kL1}, {"l2", Norm::kL2}, {"linf", Norm::kMax}};
 
 template <typename Value>
@@ -140,17 +138,19 @@ Selection to_selection(const std::vector<const Tensor*>& tensors, const Tensor* 
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
                                            const std::vector<std::int64_t>& counts,
-                                           const std::string& of, std::int64_t gathered) {
-  const SelectMeasure::Of ordered = find_named(kOrdered, of);
-  if (ordered == SelectMeasure::Of::kSpread) {
-    std::vector<SelectMeasure::Wanted> wanted;
-    for (const std::int64_t count : counts) wanted.push_back({0, count});
-    return std::make_shared<SelectMeasure>(to_inputs(tensors, base), to_compute(compute), wanted,
-                                           ordered, gathered);
-  }
+                                           std::int64_t gathered) {
   Selection made = to_selection(tensors, base, counts);
   return std::make_shared<SelectMeasure>(std::move(made.inputs), to_compute(compute), made.wanted,
-                                         ordered, gathered);
+                                         gathered);
+}
+
+std::shared_ptr<SelectMeasure> make_select_spread(const std::vector<const Tensor*>& tensors,
+                                                  const std::string& compute, double share,
+                                                  std::int64_t gathered) {
+  if (!(share >= 0 && share <= 1)) throw Error(ErrorCode::kInternal, "a share is from 0 to 1");
+  const std::vector<SelectMeasure::Wanted> wanted = {{0, 0, share}};
+  return std::make_shared<SelectMeasure>(to_inputs(tensors, nullptr), to_compute(compute), wanted,
+                                         gathered);
 }
 
 std::shared_ptr<SelectMeasure> make_select_lines(const std::vector<const Tensor*>& tensors,
@@ -161,7 +161,7 @@ std::shared_ptr<SelectMeasure> make_select_lines(const std::vector<const Tensor*
   Selection made = to_selection(tensors, base, counts);
   const Lines cut = to_lines(made.inputs, lines);
   return std::make_shared<SelectMeasure>(std::move(made.inputs), to_compute(compute), made.wanted,
-                                         SelectMeasure::Of::kMagnitude, gathered,
+                                         gathered,
                                          LineNumbers{to_numbers(factors, cut.count), cut});
 }
 

@@ -53,13 +53,15 @@ std::shared_ptr<GramMeasure> make_gram(const std::vector<const Tensor*>& tensors
 std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& tensors,
                                            const Tensor* base, const std::string& compute,
                                            const std::vector<std::int64_t>& counts,
-                                           const std::string& of,
                                            std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   std::vector<std::uint64_t> lows, int shift,
                                                   std::int64_t buckets);
 // `factors`: a flat buffer of [count] doubles.
+std::shared_ptr<SelectMeasure> make_select_spread(const std::vector<const Tensor*>& tensors,
+                                                  const std::string& compute, double share,
+                                                  std::int64_t gathered = SelectMeasure::kGathered);
 std::shared_ptr<SelectMeasure> make_select_lines(const std::vector<const Tensor*>& tensors,
                                                  const Tensor* base, const std::string& compute,
                                                  const std::vector<std::int64_t>& counts,

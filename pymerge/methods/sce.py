@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter
-from pymerge.ops import KEEP_ALL, Copy, Cut, MaskedSum, MaskRule, Program, Select, Spread, TaskMerge
-
-#: Kept is what is not the same in all models.
-_DIFFERS = Spread(Cut(0, -1))
+from pymerge.ops import KEEP_ALL, KEEP_NONE, Copy, MaskedSum, MaskRule, Program, SelectSpread, Spread, TaskMerge
 
 
 def _program(inputs: Inputs) -> Program:
@@ -14,11 +11,9 @@ def _program(inputs: Inputs) -> Program:
     models = inputs.models
     rule: MaskRule = KEEP_ALL
     if models and inputs.number("select_topk") < 1:
-        totals = yield MaskedSum(models, (_DIFFERS,) * len(models), inputs.base)
-        count = int(totals[0].count * inputs.number("select_topk"))
-        if not count:
+        (cut,) = yield SelectSpread(models, inputs.number("select_topk"))
+        if cut == KEEP_NONE.cut:
             return Copy(inputs.base)
-        (cut,) = yield Select(models, (count,), None, "spread")
         rule = Spread(cut)
     rules = (rule,) * len(models)
     energies = [total.kept for total in (yield MaskedSum(models, rules, inputs.base, "l2"))] if models else []

@@ -6,7 +6,19 @@ from array import array
 from dataclasses import dataclass
 
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Cut, Gram, KeyCounts, MaskedTotals, Measure, Overlap, RowDivergence, Select
+from pymerge.ops import (
+    Combine,
+    Copy,
+    Cut,
+    Gram,
+    KeyCounts,
+    MaskedTotals,
+    Measure,
+    Overlap,
+    RowDivergence,
+    Select,
+    SelectSpread,
+)
 from pymerge.plan.values import MergePlan, TensorTask
 
 __all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
@@ -102,13 +114,15 @@ def _answer(request: Measure) -> object:
         return tuple(tuple(1.0 if row == column else 0.5 for column in size) for row in size)
     if isinstance(request, Select):
         return tuple(Cut(bits=0, last=count) for count in request.counts)
+    if isinstance(request, SelectSpread):
+        return (Cut(bits=0, last=0),)
     if isinstance(request, KeyCounts):
         return array("Q", [0]) * (len(request.sources) * request.buckets)
     if isinstance(request, RowDivergence):
         return array("d", [1.0])
     if isinstance(request, Overlap):
         return tuple((1, 1) for _ in request.sources)
-    return tuple(MaskedTotals(total=1.0, kept=1.0, count=1 << 20) for _ in request.sources)
+    return tuple(MaskedTotals(total=1.0, kept=1.0, count=1) for _ in request.sources)
 
 
 def _list_sources(request: Measure | Combine) -> set[int]:

@@ -31,6 +31,7 @@ from pymerge.ops import (
     Overlap,
     RowDivergence,
     Select,
+    SelectSpread,
     Spread,
     TaskMerge,
     TopK,
@@ -122,11 +123,12 @@ class TestEveryLevel:
     def test_select_of_how_far_tensors_are_apart(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 3, special=special)
-            counts = (length // 3, length, min(1, length), 0)
+            operands[1][::3] = operands[2][::3] = operands[3][::3]
             for sources in ((1,), (1, 2), (3, 1, 2)):
-                request = Select(sources, counts, None, "spread")
-                answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
-                assert same_answer(*answers), (length, sources)
+                for share in (0.0, 0.3, 1e-3, 1.0):
+                    request = SelectSpread(sources, share)
+                    answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
+                    assert same_answer(*answers), (length, request)
 
     def test_rules_that_look_at_all_sources(self, cpu: CpuOps, dtype: str, special: bool) -> None:
         for length in SEVERAL_LENGTHS:

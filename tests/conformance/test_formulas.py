@@ -48,10 +48,10 @@ def test_weighted_sum_is_half_an_ulp_from_the_formula(dtype: str) -> None:
 def test_select_keeps_exactly_k_and_breaks_ties_by_index() -> None:
     delta = np.array([3, -1, 3, 0, -3, 2], np.float32)
     for count in range(7):
-        ((bits, last),) = select.run([delta], None, [count], "magnitude", "float32")
+        ((bits, last),) = select.run([delta], None, [count], "float32")
         kept = mask.run(("band", bits, last, (1 << 64) - 1, -1), delta)
         assert kept.sum() == count
-    ((bits, last),) = select.run([delta], None, [2], "magnitude", "float32")
+    ((bits, last),) = select.run([delta], None, [2], "float32")
     assert mask.run(("band", bits, last, (1 << 64) - 1, -1), delta).tolist() == [1, 0, 1, 0, 0, 0]
 
 

@@ -77,7 +77,7 @@ def test_a_thousand_measures_are_all_answered(tmp_path: Path, settings: dict[str
         if ticket % 100:
             engine.measure_gram(ticket, [one], None, "float32")
         else:
-            engine.measure_select(ticket, [big], None, "float32", [600], "magnitude")
+            engine.measure_select(ticket, [big], None, "float32", [600])
     answers: dict[int, Any] = {}
     while len(answers) < 1000:
         answers.update(engine.wait(1.0))

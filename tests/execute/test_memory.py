@@ -46,6 +46,7 @@ METHODS = (
     "karcher",
     "nuslerp-rows",
     "nuslerp-columns",
+    "arcee_fusion",
 )
 
 
@@ -201,7 +202,7 @@ def test_a_select_without_room_for_its_keys_finds_the_same_cuts() -> None:
     counts, answers = [1, 150_000, 750_000, 1_500_000], []
     for gathered in (16 << 20, 64 << 10, 0):
         engine = _core.Engine(2, 4096, 1, 1, False, True, gathered)
-        engine.measure_select(7, [tensors[1]] * len(counts), tensors[0], "float32", counts, "magnitude")
+        engine.measure_select(7, [tensors[1]] * len(counts), tensors[0], "float32", counts)
         done: list[Any] = []
         while not done:
             done = engine.wait(1.0)
