@@ -4,7 +4,7 @@
 is evaluated in float64; or to a storage type, which is what mergekit publishes its arithmetic as. A
 reduction is rounded once, since torch accumulates in wider types; it takes factors as float32. A
 formula returns its result and the discrete decisions it made on the way, an integer array that is
-comparable between arithmetics.
+comparable between kinds of arithmetic.
 """
 
 from __future__ import annotations

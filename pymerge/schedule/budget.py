@@ -4,6 +4,8 @@ What a merge holds does not depend on how large its tensors are. Per worker: the
 inputs it reads, and room for the keys of a tile. Shared: the output buffers, the keys that a select
 gathers, the plan, and, of what is left, random masks. What grows with a tensor is left out: 8 bytes
 per sum and 262,144 elements.
+Numbers per row or column are left out too: a few times the 32 MiB at most that methods/_lines.py lets pass,
+mostly far less.
 """
 
 from __future__ import annotations

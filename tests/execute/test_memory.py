@@ -46,6 +46,7 @@ METHODS = (
     "karcher",
     "nuslerp-rows",
     "nuslerp-columns",
+    "arcee_fusion",
 )
 
 

@@ -77,3 +77,12 @@ def test_too_many_vectors_are_refused_with_the_way_out() -> None:
     more = replace(inputs, count=3 * (most + 1), shape=(3, most + 1))
     with pytest.raises(RecipeError, match=r"experts .* has 1398102 vectors of 3.* set nuslerp_flatten: true"):
         next(program(more))
+
+
+def test_too_many_rows_are_refused_with_the_way_out() -> None:
+    inputs = Inputs(name="experts", count=2 * _lines._MOST, base=1, models=(0,), shape=(_lines._MOST, 2))
+    program = get_method("arcee_fusion").program
+    next(program(inputs))
+    more = replace(inputs, count=2 * (_lines._MOST + 1), shape=(_lines._MOST + 1, 2))
+    with pytest.raises(RecipeError, match=r"experts .* has 4194305 vectors of 2.* exclude"):
+        next(program(more))
