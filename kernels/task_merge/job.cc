@@ -22,7 +22,7 @@ TaskMergeCombine::TaskMergeCombine(Inputs inputs, Compute compute, DType out_dty
       left_(inputs_.count()) {}
 
 bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) {
-  const std::shared_ptr<const KeptMasks> masks = masks_;
+  const std::shared_ptr<const KeptMasks> masks = take_masks();
   Drawn drawn = take_drawn(numbers_.rules, inputs_.count(), piece.starts, scratch);
   if (masks != nullptr) drawn.masks = masks->data();
   drawn.known = true;
@@ -43,8 +43,16 @@ bool TaskMergeCombine::combine(const Inputs::Piece& piece, std::byte* out, Scrat
   };
   const bool bad = kernel_.fill(args, compute_, piece.range, out_dtype_, out,
                                 scratch.take(kernel_.scratch_bytes(inputs_.size())));
-  if ((left_ -= piece.range.count) == 0) masks_.store(nullptr);
+  if ((left_ -= piece.range.count) == 0) {
+    const std::lock_guard lock(mutex_);
+    masks_ = nullptr;
+  }
   return bad;
+}
+
+std::shared_ptr<const KeptMasks> TaskMergeCombine::take_masks() {
+  const std::lock_guard lock(mutex_);
+  return masks_;
 }
 
 }  // namespace pymerge

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "common/combine.h"
@@ -33,10 +34,13 @@ class TaskMergeCombine : public Combine {
   bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;
 
  private:
+  std::shared_ptr<const KeptMasks> take_masks();
+
   const TaskMergeKernel& kernel_;
   const TaskMergeNumbers numbers_;
+  std::mutex mutex_;
   // Until every element was filled once: a combine may live on until its shard is finished.
-  std::atomic<std::shared_ptr<const KeptMasks>> masks_;
+  std::shared_ptr<const KeptMasks> masks_;
   std::atomic<std::int64_t> left_;
 };
 
