@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pymerge.errors import RecipeError, ResourceError
-from pymerge.ops import MaskedSum, RankBernoulli, Select, TaskMerge
+from pymerge.ops import MaskedSum, RankBernoulli, Select, SelectSpread, TaskMerge
 from pymerge.plan.costs import Trace, trace_task
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.machine import usable_memory, usable_processors
@@ -60,7 +60,11 @@ _MOST_MASKS = 64 * MIB
 def count_cuts(plan: MergePlan) -> int:
     """The most cuts that one select of this plan asks for; 0 if there is none."""
     requests = (request for trace in _trace_different(plan) for request in trace.measures)
-    return max((len(request.counts) for request in requests if isinstance(request, Select)), default=0)
+    cuts = (
+        len(request.counts) if isinstance(request, Select) else int(isinstance(request, SelectSpread))
+        for request in requests
+    )
+    return max(cuts, default=0)
 
 
 def count_ranked(plan: MergePlan) -> int:
