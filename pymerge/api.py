@@ -42,7 +42,7 @@ def plan(
     Args:
         recipe: a path, the YAML itself, or a mapping of the same shape.
         lenient: turn what the established tool silently accepts into warnings.
-        seed: of the random masks (dare_linear, dare_ties).
+        seed: of the random masks (dare_linear, dare_ties, della, della_linear).
         allow_crimes: permit models of different architectures.
 
     Returns:
@@ -114,7 +114,7 @@ def merge(
         backend: auto, cpu, cuda, triton or reference.
         threads: worker threads; None takes the processors of this process.
         memory: bytes that the merge may hold, mapped pages included; None chooses.
-        seed: of the random masks (dare_linear, dare_ties).
+        seed: of the random masks (dare_linear, dare_ties, della, della_linear).
         shard_size: bytes of a weight file at most; 0 writes one file.
         lenient: turn what the established tool silently accepts into warnings.
         allow_crimes: permit models of different architectures.
