@@ -32,6 +32,16 @@ void KeyCountsMeasure::measure(std::int64_t, const Inputs::Piece& piece, Scratch
     entries[i].shift = shift_;
     entries[i].buckets = mine + i * buckets_;
   }
+  if (buckets_ == 1 && shift_ == 0) {
+    // One key: a scan counts it in whole vectors.
+    kernel_.scan(entries.data(), static_cast<int>(entries.size()), piece.base, {}, compute_,
+                 piece.range, memory);
+    const std::lock_guard lock(mutex_);
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      counts_[i] += static_cast<std::uint64_t>(entries[i].at_high);
+    }
+    return;
+  }
   kernel_.histogram_alone(entries.data(), static_cast<int>(entries.size()), piece.base, {},
                           compute_, piece.range, memory);
   const std::lock_guard lock(mutex_);

@@ -115,6 +115,7 @@ class TestEveryLevel:
                     ((0, 0), narrow, 1 << 16),
                     ((some, 1), narrow, 300),
                     ((0, some), whole, 1),
+                    ((0, some), 0, 1),
                 ):
                     request = KeyCounts((1, 2), lows, shift, buckets, base)
                     answers = [ops.measure(request, operands, compute_of(dtype)) for ops in (cpu, REFERENCE)]
