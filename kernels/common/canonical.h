@@ -37,4 +37,12 @@ struct Rule {
   std::int64_t row = 0;    // kRanked: elements of a row
 };
 
+namespace {
+
+inline bool is_drawn(const Rule& rule) {
+  return rule.kind == Rule::Kind::kBernoulli || rule.kind == Rule::Kind::kRanked;
+}
+
+}  // namespace
+
 }  // namespace pymerge

@@ -21,10 +21,6 @@ std::int64_t ranked_row(const std::vector<Rule>& rules) {
   return row;
 }
 
-bool draws(const Rule& rule) {
-  return rule.kind == Rule::Kind::kBernoulli || rule.kind == Rule::Kind::kRanked;
-}
-
 // Whether two rules are the same draws.
 bool draw_alike(const Rule& one, const Rule& other) {
   return one.kind == other.kind && one.key == other.key && one.keep == other.keep &&
@@ -69,7 +65,7 @@ KeptMasks::Mask MaskStore::make(std::int64_t count) {
 KeptMasks MaskStore::reserve(const Inputs& inputs, const std::vector<Rule>& rules) {
   std::vector<KeptMasks::Mask> masks(rules.size());
   for (std::size_t i = 0; i < rules.size(); ++i) {
-    if (!draws(rules[i])) continue;
+    if (!is_drawn(rules[i])) continue;
     masks[i] = make(inputs.count());
     if (masks[i] == nullptr) continue;
     entries_.push_back({inputs.tensors()[i].data, inputs.base().data, rules[i], masks[i]});

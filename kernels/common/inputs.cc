@@ -21,14 +21,6 @@ constexpr std::int64_t kWindow = 2 << 20;
 // piece once a source.
 constexpr std::int64_t kPiece = 512 << 10;
 
-// What pieces end at multiples of: whole blocks, and whole rows as well where `most` elements hold
-// such a thing, so that few rows are read twice.
-std::int64_t piece_unit(std::int64_t row, std::int64_t most) {
-  if (row == 0 || row > most) return kBlock;
-  const std::int64_t both = std::lcm(row, kBlock);
-  return both <= most ? both : kBlock;
-}
-
 }  // namespace
 
 Inputs::Inputs(std::vector<TensorView> tensors, TensorView base)
@@ -47,10 +39,16 @@ std::int64_t Inputs::bytes(Range range) const {
   return total;
 }
 
-std::int64_t Inputs::piece_elements() const {
+std::int64_t Inputs::piece_unit() const {
   const std::int64_t most = kPiece / bytes({0, 1});
-  const std::int64_t unit = piece_unit(row_, most);
-  return std::max(unit, most / unit * unit);
+  if (row_ == 0 || row_ > most) return kBlock;
+  const std::int64_t both = std::lcm(row_, kBlock);
+  return both <= most ? both : kBlock;
+}
+
+std::int64_t Inputs::piece_elements() const {
+  const std::int64_t unit = piece_unit();
+  return std::max(unit, kPiece / bytes({0, 1}) / unit * unit);
 }
 
 void Inputs::ask_ahead(Range range) const {
@@ -107,7 +105,7 @@ Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
     : inputs_(inputs),
       range_(range),
       at_(range.begin),
-      unit_(piece_unit(inputs.row_, kPiece / inputs.bytes({0, 1}))),
+      unit_(inputs.piece_unit()),
       step_(inputs.piece_elements()),
       room_(step_ + 2 * std::min(inputs.row_, kSegment)) {
   inputs_.ask_ahead(range_);

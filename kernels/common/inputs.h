@@ -82,6 +82,9 @@ class Inputs {
     Piece piece_{};
   };
 
+  // What pieces end at multiples of: whole blocks, and whole rows as well where a piece holds such
+  // a thing, so that few rows are read twice.
+  std::int64_t piece_unit() const;
   void ask_ahead(Range range) const;
   void let_go(Range range) const;
   template <typename Body>

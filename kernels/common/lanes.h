@@ -64,6 +64,7 @@ inline double block_sum(const Term& term) {
 }
 
 // The same of a block's first terms alone, the others being 0; `count` is a multiple of kLanes.
+// Apart, since a count that is not constant costs inner products of three 10 % more instructions.
 template <typename Lane, typename Term>
 inline double block_sum(const Term& term, int count) {
   Lanes<Lane> lanes;

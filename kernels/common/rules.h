@@ -51,10 +51,6 @@ struct Masked {
   int source = 0;
 };
 
-inline bool is_drawn(const Rule& rule) {
-  return rule.kind == Rule::Kind::kBernoulli || rule.kind == Rule::Kind::kRanked;
-}
-
 inline std::uint32_t draw_limit(const Rule& rule) {
   return rule.kind == Rule::Kind::kRanked ? 1 : rule.keep;
 }

@@ -62,48 +62,14 @@ void add_block(const Real* delta, const Bits<Real>* keep, Norm norm, MaskedTotal
   }
 }
 
-// A whole block of a task vector under a rule that draws, a vector's width of lanes at a time, so
-// that all sums stay in registers.
-template <typename V, DType dtype>
-void add_block_vectors(const Masked& masked, std::int64_t begin, MaskedTotals& totals) {
-  alignas(64) std::uint16_t draws[kBlock];
-  rule_draws<float>(masked, begin, kBlock, draws);
-  const auto limit = V::fill_key(draw_limit(masked.rule));
+// A whole block of a task vector, a vector's width of lanes at a time, so that all sums stay in
+// registers. mask_at(k): the mask of the vector from element k on. L1 or L2.
+template <typename V, DType dtype, Norm norm, typename MaskAt>
+void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t begin,
+                       MaskedTotals& totals, const MaskAt& mask_at) {
   double all[kLanes];
   double kept[kLanes];
   std::int64_t ones = 0;
-  const VectorInput<V, dtype> input(masked.tensor, begin);
-  const VectorInput<V, dtype> origin(*masked.base, begin);
-  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
-    typename V::Wide sums[4] = {};
-    for (int k = lane; k < kBlock; k += kLanes) {
-      const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
-      const auto mask = V::drawn(draws + k, limit);
-      const auto masked = V::keep(mask, magnitude);
-      ones += V::count(mask);
-      sums[0] = V::add(sums[0], V::widen_low(magnitude));
-      sums[1] = V::add(sums[1], V::widen_high(magnitude));
-      sums[2] = V::add(sums[2], V::widen_low(masked));
-      sums[3] = V::add(sums[3], V::widen_high(masked));
-    }
-    V::store(all + lane, sums[0]);
-    V::store(all + lane + V::kWide, sums[1]);
-    V::store(kept + lane, sums[2]);
-    V::store(kept + lane + V::kWide, sums[3]);
-  }
-  totals.total += tree_sum(all);
-  totals.kept += tree_sum(kept);
-  totals.count += ones;
-}
-
-// A whole block of a task vector under a mask of words, in L1 or L2, likewise.
-template <typename V, DType dtype, Norm norm>
-void add_block_kept(const Operand& tensor, const Operand& base, const std::uint32_t* keep,
-                    std::int64_t begin, MaskedTotals& totals) {
-  const auto ones = V::fill_key(~0u);
-  double all[kLanes];
-  double kept[kLanes];
-  std::int64_t count = 0;
   const VectorInput<V, dtype> input(tensor, begin);
   const VectorInput<V, dtype> origin(base, begin);
   const auto add = [](typename V::Wide sum, typename V::Wide term) {
@@ -114,9 +80,9 @@ void add_block_kept(const Operand& tensor, const Operand& base, const std::uint3
     typename V::Wide sums[4] = {};
     for (int k = lane; k < kBlock; k += kLanes) {
       const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
-      const auto mask = V::equal(V::load_keys(keep + k), ones);
+      const auto mask = mask_at(k);
       const auto masked = V::keep(mask, magnitude);
-      count += V::count(mask);
+      ones += V::count(mask);
       sums[0] = add(sums[0], V::widen_low(magnitude));
       sums[1] = add(sums[1], V::widen_high(magnitude));
       sums[2] = add(sums[2], V::widen_low(masked));
@@ -129,7 +95,26 @@ void add_block_kept(const Operand& tensor, const Operand& base, const std::uint3
   }
   totals.total += tree_sum(all);
   totals.kept += tree_sum(kept);
-  totals.count += count;
+  totals.count += ones;
+}
+
+// The same under a rule that draws.
+template <typename V, DType dtype, Norm norm>
+void add_block_drawn(const Masked& masked, std::int64_t begin, MaskedTotals& totals) {
+  alignas(64) std::uint16_t draws[kBlock];
+  rule_draws<float>(masked, begin, kBlock, draws);
+  const auto limit = V::fill_key(draw_limit(masked.rule));
+  add_block_vectors<V, dtype, norm>(masked.tensor, *masked.base, begin, totals,
+                                    [&](int k) { return V::drawn(draws + k, limit); });
+}
+
+// And under a mask of words.
+template <typename V, DType dtype, Norm norm>
+void add_block_kept(const Masked& masked, const std::uint32_t* keep, std::int64_t begin,
+                    MaskedTotals& totals) {
+  const auto ones = V::fill_key(~0u);
+  add_block_vectors<V, dtype, norm>(masked.tensor, *masked.base, begin, totals,
+                                    [&](int k) { return V::equal(V::load_keys(keep + k), ones); });
 }
 
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
@@ -143,10 +128,14 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
       return std::all_of(rules, rules + n,
                          [=](const Rule& rule) { return ((rule.kind == kinds) || ...); });
     };
-    const bool random = all(Rule::Kind::kBernoulli, Rule::Kind::kRanked) && norm == Norm::kL1;
-    const bool apart = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll) && norm != Norm::kMax;
-    if (base == nullptr || !(random || apart)) return 0;
+    const bool random = all(Rule::Kind::kBernoulli, Rule::Kind::kRanked);
+    const bool apart = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll);
+    if (base == nullptr || norm == Norm::kMax || !(random || apart)) return 0;
     with_dtype(tensors, n, base, [&](auto dtype) {
+      const auto add_drawn = norm == Norm::kL1 ? &add_block_drawn<V, dtype(), Norm::kL1>
+                                               : &add_block_drawn<V, dtype(), Norm::kL2>;
+      const auto add_kept = norm == Norm::kL1 ? &add_block_kept<V, dtype(), Norm::kL1>
+                                              : &add_block_kept<V, dtype(), Norm::kL2>;
       for (; done + kBlock <= range.count; done += kBlock) {
         const std::int64_t begin = range.begin + done;
         if (apart && any_spread(rules, n)) {
@@ -155,14 +144,12 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
         for (int i = 0; i < n; ++i) {
           const Masked masked{rules[i], tensors[i], base, drawn, i};
           if (random) {
-            add_block_vectors<V, dtype()>(masked, begin, totals[i]);
+            add_drawn(masked, begin, totals[i]);
             continue;
           }
           // Neither kind looks at the task vector.
           mask_of(masked, begin, kBlock, space->delta, space->spread, space->keep);
-          const auto add = norm == Norm::kL1 ? &add_block_kept<V, dtype(), Norm::kL1>
-                                             : &add_block_kept<V, dtype(), Norm::kL2>;
-          add(tensors[i], *base, space->keep, begin, totals[i]);
+          add_kept(masked, space->keep, begin, totals[i]);
         }
       }
     });

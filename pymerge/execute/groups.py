@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pymerge.errors import DTypeError
 from pymerge.ops import KEEP_NONE, Cut, KeyCounts, Measure, Select
 from pymerge.plan.values import TensorTask
 
@@ -54,11 +53,9 @@ def find_group_cuts(tasks: Sequence[TensorTask], selects: Mapping[int, Select], 
 
     Args:
         tasks: the plan's.
-        selects: what programs asked for, by the number of their task, in the plan's order.
+        selects: what programs asked for, by the number of their task, in the order in which ties are shared out; of one
+            precision (pymerge.plan.groups).
         measure: called three times for all tasks (five times in float64), then for single ones.
-
-    Raises:
-        DTypeError: a group has tensors of float64 and of narrower types.
     """
     columns = _make_columns(tasks, selects)
     bits = 63 if any(tasks[number].compute.name == "float64" for number in selects) else 31
@@ -80,16 +77,9 @@ def find_group_cuts(tasks: Sequence[TensorTask], selects: Mapping[int, Select], 
 def _make_columns(tasks: Sequence[TensorTask], selects: Mapping[int, Select]) -> dict[int, tuple[_Column, ...]]:
     """For each select, its entries' columns: one per group, model and how often the select has listed that."""
     columns: dict[tuple[str, str, int], _Column] = {}
-    types: dict[str, str] = {}
     rows = {}
     for number, select in selects.items():
-        task = tasks[number]
-        if types.setdefault(select.group, task.compute.name) != task.compute.name:
-            raise DTypeError(
-                f'tensor "{task.name}" is of another precision than tensors that are trimmed together with it; '
-                "set dtype: float64, or trim_scope: tensor"
-            )
-        labels = [task.labels[source] for source in select.sources]
+        labels = [tasks[number].labels[source] for source in select.sources]
         row = []
         for entry, (label, count) in enumerate(zip(labels, select.counts, strict=True)):
             column = columns.setdefault((select.group, label, labels[:entry].count(label)), _Column())

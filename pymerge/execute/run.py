@@ -112,11 +112,7 @@ class _Execution:
 
     def _find_group_cuts(self, tell: Callable[[], None]) -> None:
         """Answer the selects of groups, which look at many tensors, before any tensor is merged."""
-        selects = {}
-        for number, task in enumerate(self._tasks):
-            request = next(self._schedule.plan.method.program(task.inputs), None) if task.inputs else None
-            if isinstance(request, Select) and request.group:
-                selects[number] = request
+        selects = self._schedule.plan.group_selects
         if not selects:
             return
         # Loads numpy, which most merges do without.

@@ -18,7 +18,8 @@ from pymerge.execute.groups import find_group_cuts
 from pymerge.execute.memory import Settings, check_arity, find_method, run_program
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.methods.base import BaseRule, Inputs, Method, Value
-from pymerge.ops import Copy, Cut, Measure, Select
+from pymerge.ops import Copy, Cut, Measure
+from pymerge.plan.groups import list_group_selects
 from pymerge.plan.values import TensorTask
 from pymerge.schedule.machine import usable_processors
 
@@ -71,7 +72,7 @@ def merge_state_dicts(
     check_arity(declared, len(state_dicts), base is not None)
     models = [*state_dicts, *([] if base is None else [base])]
     if not models:
-        raise RecipeError(f"{method}: there is no model to merge")
+        raise RecipeError(f"{method}: there is no model to merge; give state_dicts, or a base")
     settings = Settings.read(declared, parameters or {}, len(state_dicts))
     names = list(dict.fromkeys(name for model in (*models[len(state_dicts) :], *models) for name in model))
     if not lenient:
@@ -238,12 +239,10 @@ def _list_names(names: Sequence[str]) -> str:
 
 def _find_cuts(method: Method, jobs: Sequence[_Job], ops: Ops) -> dict[int, tuple[Cut, ...]]:
     """Answers to the selects of groups, which look at many tensors."""
-    selects: dict[int, Select] = {}
+    tasks = [job.task for job in jobs]
+    found = list_group_selects(method, tasks)
     # By name, as a plan has them: that decides which of equal magnitudes count as the larger.
-    for number, job in sorted(enumerate(jobs), key=lambda item: item[1].task.name):
-        request = next(method.program(job.task.inputs), None) if job.task.inputs else None
-        if isinstance(request, Select) and request.group:
-            selects[number] = request
+    selects = dict(sorted(found.items(), key=lambda item: tasks[item[0]].name))
     if not selects:
         return {}
 
@@ -251,4 +250,4 @@ def _find_cuts(method: Method, jobs: Sequence[_Job], ops: Ops) -> dict[int, tupl
         for number, request in requests.items():
             yield number, ops.measure(request, jobs[number].flat(), jobs[number].task.compute)
 
-    return find_group_cuts([job.task for job in jobs], selects, measure)
+    return find_group_cuts(tasks, selects, measure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pymerge.config import suggest_name
 from pymerge.config.values import MergeConfig
@@ -14,6 +15,7 @@ from pymerge.plan.binding import Binder, check_filters
 from pymerge.plan.checks import check_architectures, check_layers, check_seams
 from pymerge.plan.costs import trace_task
 from pymerge.plan.findings import Findings
+from pymerge.plan.groups import list_group_selects
 from pymerge.plan.output_config import make_config
 from pymerge.plan.parameters import check_settings
 from pymerge.plan.scope import Scope
@@ -71,7 +73,7 @@ def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allo
         warnings=findings.warnings,
     )
     _check_programs(plan, findings)
-    return plan
+    return replace(plan, group_selects=list_group_selects(method, tasks))
 
 
 def _find_method(config: MergeConfig, findings: Findings) -> Method | None:

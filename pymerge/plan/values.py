@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
@@ -11,6 +11,7 @@ from pymerge.config.values import MergeConfig
 from pymerge.dtypes import DType
 from pymerge.errors import Problem
 from pymerge.methods.base import Inputs, Method
+from pymerge.ops import Select
 
 __all__ = ["MergePlan", "TensorTask"]
 
@@ -63,6 +64,7 @@ class MergePlan:
         donor: index into `models` of the checkpoint that gives config.json and tokenizer.
         model_config: config.json of the output.
         layers: number of output layers.
+        group_selects: by the number of its task, what a program asks of a group of tensors.
         warnings: what was tolerated, for the user to read.
     """
 
@@ -74,4 +76,5 @@ class MergePlan:
     model_config: Mapping[str, Any]
     layers: int
     seed: int
+    group_selects: Mapping[int, Select] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()

@@ -93,9 +93,8 @@ def test_densities_by_filter_are_added_up(tmp_path: Path) -> None:
 def test_precisions_do_not_mix(tmp_path: Path) -> None:
     recipe, _, _ = write(tmp_path, {"norm": np.float64})
     recipe["parameters"]["trim_scope"] = "global"
-    with pytest.raises(DTypeError, match=r'"norm" is of another precision .* dtype: float64, or trim_scope: tensor'):
-        merges.run(merges.schedule(recipe), tmp_path / "out")
-    assert list((tmp_path / "out").iterdir()) == []
+    with pytest.raises(DTypeError, match=r'"embed" and "norm" are trimmed together .* float64, or trim_scope: tensor'):
+        pymerge.plan(recipe)
 
 
 def test_a_plan_counts_the_passes_of_groups(tmp_path: Path) -> None:
