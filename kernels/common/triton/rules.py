@@ -1,0 +1,83 @@
+"""Mask rules: mask/spec.py's contract for elements in registers; nothing of them is stored.
+
+A rule reaches a kernel as its kind, which is compiled in, and RULE_NUMBERS integers among the launch's numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from .elements import index_of, keys_of, load
+
+__all__ = ["RULE_NUMBERS", "inside_cut", "is_drawn", "kinds_of", "rule_mask", "rule_numbers", "spread_of"]
+
+#: Of a rule: o_bits, o_last, i_bits, i_last | keep, key | bits, last | row, segments of a row, key.
+RULE_NUMBERS = 4
+_GREATEST = (1 << 63) - 1
+
+
+def kinds_of(rules: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
+    """The rules' kinds; where a band's inner cut holds nothing it is a "top"."""
+    return tuple("top" if rule[0] == "band" and rule[4] < 0 and rule[3] >= _GREATEST else rule[0] for rule in rules)
+
+
+def is_drawn(kind: str) -> bool:
+    """Whether a rule of this kind looks at the elements' random draws."""
+    return kind in ("bernoulli", "rank_bernoulli")
+
+
+def rule_numbers(rule: tuple[Any, ...]) -> list[int]:
+    """A rule's numbers, RULE_NUMBERS of them."""
+    kind, *numbers = rule
+    if kind == "rank_bernoulli":
+        _, _, key, row = numbers
+        numbers = [row, key]
+    numbers = [min(number, _GREATEST) if kind in ("band", "spread") else number for number in numbers]
+    return [*numbers, *[0] * (RULE_NUMBERS - len(numbers))]
+
+
+@triton.jit
+def inside_cut(keys, offsets, bits, last):
+    """Whether elements belong to the largest that end at the cut (select/spec.py)."""
+    return (keys > bits) | ((keys == bits) & (offsets <= last))
+
+
+@triton.jit
+def spread_of(tensors, offsets, inside, MODELS: tl.constexpr, REAL: tl.constexpr):
+    """How far apart all tensors are at each element (spread.py)."""
+    values = ()
+    for i in tl.static_range(MODELS):
+        values = values + (load(tensors[i], offsets, inside, REAL),)
+    total = tl.zeros_like(values[0])
+    for i in tl.static_range(MODELS):
+        for j in tl.static_range(i + 1, MODELS):
+            apart = values[i] - values[j]
+            total = total + apart * apart
+    return total
+
+
+@triton.jit
+def rule_mask(KIND: tl.constexpr, numbers, at, delta, offsets, draw, limit, apart):
+    """Whether elements are kept.
+
+    `draw` and, for ranks, `limit` (int32) are read by random kinds; `apart`, of `spread_of`, by "spread".
+    """
+    if KIND == "top":
+        return inside_cut(keys_of(delta), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+    elif KIND == "band":
+        keys = keys_of(delta)
+        outer = inside_cut(keys, offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        inner = inside_cut(keys, offsets, index_of(numbers, at + 2), index_of(numbers, at + 3))
+        return outer & ~inner
+    elif KIND == "spread":
+        return inside_cut(keys_of(apart), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+    elif KIND == "bernoulli":
+        return draw < index_of(numbers, at)
+    elif KIND == "rank_bernoulli":
+        return draw < limit
+    else:
+        return offsets >= 0

@@ -1,0 +1,230 @@
+"""task_merge in Triton: masks, sign election and the sum in one launch, whatever the number of models; see spec.py.
+
+Where masks are drawn a program walks 128-element slabs of its canonical blocks, so that a Philox counter
+is worked out once for the eight elements that it draws for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from ..common.triton.draws import philox, pick_draw
+from ..common.triton.elements import divide, index_of, keys_of, load, number, store
+from ..common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
+from ..common.triton.ranks import limit_of, rank_tables
+from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_mask, rule_numbers, spread_of
+
+__all__ = ["run"]
+
+#: Of the launch's numbers: the scale; then per model coefficient, weight, vote, alone and its rule's.
+_FIRST = tl.constexpr(1)
+_STEP = tl.constexpr(4 + RULE_NUMBERS)
+_WEIGHT, _VOTE, _ALONE, _RULE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3), tl.constexpr(4)
+_SLABS, _SLAB = tl.constexpr(8), tl.constexpr(128)
+
+
+@triton.jit
+def _kept(
+    tensors,
+    origin,
+    tables,
+    numbers,
+    words,
+    start,
+    places,
+    inside,
+    KINDS: tl.constexpr,
+    MODELS: tl.constexpr,
+    SLAB: tl.constexpr,
+):
+    """K_i of every model at some elements."""
+    real: tl.constexpr = origin.dtype
+    offsets = start + places
+    apart = 0
+    if "spread" in KINDS:
+        apart = spread_of(tensors, offsets, inside, MODELS, real)
+    kept = ()
+    for i in tl.static_range(MODELS):
+        kind: tl.constexpr = KINDS[i]
+        at: tl.constexpr = _FIRST + i * _STEP + _RULE
+        delta = load(tensors[i], offsets, inside, real) - origin
+        if kind == "all":
+            kept = kept + (delta,)
+        else:
+            draw = 0
+            limit = 0
+            if kind == "bernoulli" or kind == "rank_bernoulli":
+                draw = pick_draw(words[i], SLAB)
+            if kind == "rank_bernoulli":
+                limit = limit_of(tables[i], delta, start, places, index_of(numbers, at))
+            keeps = rule_mask(kind, numbers, at, delta, offsets, draw, limit, apart)
+            kept = kept + (tl.where(keeps, delta, 0),)
+    return kept
+
+
+@triton.jit
+def _sum(kept, numbers, MODELS: tl.constexpr):
+    real: tl.constexpr = kept[0].dtype
+    total = kept[0] * number(numbers, _FIRST, real)
+    for i in tl.static_range(1, MODELS):
+        total = total + kept[i] * number(numbers, _FIRST + i * _STEP, real)
+    return total
+
+
+@triton.jit
+def _who_agrees(kept, numbers, CONSENSUS: tl.constexpr, VOTES: tl.constexpr, MODELS: tl.constexpr):
+    """Which models take part at each element."""
+    real: tl.constexpr = kept[0].dtype
+    agreeing = ()
+    if CONSENSUS == "overlap":
+        for i in tl.static_range(MODELS):
+            agreeing = agreeing + (kept[i] != 0,)
+    else:
+        ballots = ()
+        total = tl.zeros_like(kept[0])
+        for i in tl.static_range(MODELS):
+            ballot = number(numbers, _FIRST + i * _STEP + (_VOTE if VOTES else 0), real) * kept[i]
+            counted = ballot
+            if CONSENSUS == "count":
+                counted = (ballot > 0).to(real) - (ballot < 0).to(real)
+            total = counted if i == 0 else total + counted
+            ballots = ballots + (ballot,)
+        plus = total >= 0
+        for i in tl.static_range(MODELS):
+            # Where a vote is NaN it is on no side, and takes part.
+            agreeing = agreeing + (tl.where(plus, ~(ballots[i] <= 0), ~(ballots[i] >= 0)),)
+    return agreeing
+
+
+@triton.jit
+def _elect(
+    kept,
+    numbers,
+    CONSENSUS: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    VOTES: tl.constexpr,
+    ALONE: tl.constexpr,
+    PICK: tl.constexpr,
+    MODELS: tl.constexpr,
+):
+    real: tl.constexpr = kept[0].dtype
+    agreeing = _who_agrees(kept, numbers, CONSENSUS, VOTES, MODELS)
+    scale = number(numbers, 0, real)
+    merged = tl.zeros_like(kept[0])
+    divisor = tl.zeros_like(kept[0])
+    single = tl.zeros_like(kept[0])
+    taking = tl.zeros(kept[0].shape, tl.int32)
+    for i in tl.static_range(MODELS):
+        part = number(numbers, _FIRST + i * _STEP, real) * kept[i]
+        agrees = agreeing[i]
+        if PICK:
+            larger = agrees & (keys_of(part) > keys_of(merged))
+            merged = tl.where(larger, 0.0 + part, merged)
+        else:
+            merged = merged + tl.where(agrees, part, 0.0)
+        if NORMALIZE:
+            divisor = divisor + tl.where(agrees, number(numbers, _FIRST + i * _STEP + _WEIGHT, real), 0.0)
+        if ALONE:
+            taking += agrees.to(tl.int32)
+            single = single + tl.where(agrees, number(numbers, _FIRST + i * _STEP + _ALONE, real), 0.0)
+    factor = tl.zeros_like(merged) + scale
+    if NORMALIZE and not PICK:
+        factor = divide(factor, tl.where(divisor == 0, 1.0, divisor))
+    if ALONE and not PICK:
+        factor = tl.where(taking == 1, single, factor)
+    return merged * factor
+
+
+@triton.jit
+def _merge(
+    out,
+    base,
+    tensors,
+    tables,
+    numbers,
+    count,
+    KINDS: tl.constexpr,
+    DRAWN: tl.constexpr,
+    CONSENSUS: tl.constexpr,
+    NORMALIZE: tl.constexpr,
+    VOTES: tl.constexpr,
+    ALONE: tl.constexpr,
+    PICK: tl.constexpr,
+    MODELS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    slabs: tl.constexpr = _SLABS if DRAWN else 1
+    start = tl.program_id(0).to(tl.int64) * (WIDTH * slabs)
+    element = tl.arange(0, WIDTH)
+    words = ()
+    for i in tl.static_range(MODELS):
+        kind: tl.constexpr = KINDS[i]
+        at: tl.constexpr = _FIRST + i * _STEP + _RULE
+        if kind == "bernoulli" or kind == "rank_bernoulli":
+            words = words + (philox(start // 8 + element, index_of(numbers, at + 1)),)
+        else:
+            words = words + (0,)
+    for slab in tl.static_range(slabs):
+        places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
+        inside = start + places < count
+        origin = load(base, start + places, inside, REAL)
+        kept = _kept(tensors, origin, tables, numbers, words, start, places, inside, KINDS, MODELS, slab)
+        if CONSENSUS == "none":
+            merged = _sum(kept, numbers, MODELS)
+        else:
+            merged = _elect(kept, numbers, CONSENSUS, NORMALIZE, VOTES, ALONE, PICK, MODELS)
+        store(out, start + places, origin + merged, inside)
+
+
+def run(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor,
+    rules: Sequence[tuple[Any, ...]],
+    coefficients: Sequence[float],
+    consensus: str,
+    weights: Sequence[float],
+    normalize: bool,
+    scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
+    pick: bool,
+    compute: str,
+    out: torch.Tensor,
+) -> None:
+    """The contract; writes `out`."""
+    models = len(tensors)
+    kinds = kinds_of(rules)
+    drawn = any(map(is_drawn, kinds))
+    shape = shape_of("combine", out.numel(), models)
+    numbers: list[int | float] = [float(scale)]
+    for i, rule in enumerate(rules):
+        given = [float(column[i]) if column else 0.0 for column in (coefficients, weights, votes, alone)]
+        numbers += [*given, *rule_numbers(rule)]
+    packed = pack_numbers(out.device, numbers)
+    launch(
+        _merge,
+        cdiv(out.numel(), shape.width * (8 if drawn else 1)),
+        out,
+        base,
+        tuple(tensors),
+        rank_tables(rules, tensors, base, compute, packed),
+        packed,
+        out.numel(),
+        KINDS=kinds,
+        DRAWN=drawn,
+        CONSENSUS=consensus,
+        NORMALIZE=normalize,
+        VOTES=bool(votes),
+        ALONE=bool(alone),
+        PICK=pick,
+        MODELS=models,
+        WIDTH=shape.width,
+        REAL=real_of(compute),
+        warps=shape.warps,
+    )
