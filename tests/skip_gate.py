@@ -86,6 +86,12 @@ def _can_count() -> bool:
     return instructions.can_count()
 
 
+def _has_kept_code() -> bool:
+    from tools import triton_code
+
+    return triton_code.key() in triton_code.load()
+
+
 def _has_kept_counts() -> bool:
     from tools import instructions
 
@@ -104,6 +110,7 @@ EXCUSES: dict[str, Callable[[], bool]] = {
     "needs a memory cgroup": lambda: not _can_limit(),
     "needs valgrind": lambda: not _can_count(),
     "needs the compiler of the kept counts": lambda: not _has_kept_counts(),
+    "needs the Triton of the kept figures": lambda: not _has_kept_code(),
     "needs nm": lambda: shutil.which("nm") is None,
     "needs x86-64": lambda: platform.machine() not in ("x86_64", "AMD64"),
     "needs Linux": lambda: not sys.platform.startswith("linux"),

@@ -29,8 +29,8 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 # Module prefix -> paths (prefixes, or a file name) that may import it.
 PYTHON_USERS = {
-    "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py"),
-    "triton": ("pymerge/backends/", "triton.py"),
+    "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", "kernels/common/triton/"),
+    "triton": ("pymerge/backends/", "triton.py", "kernels/common/triton/"),
     "pymerge._core": ("pymerge/checkpoint/", "pymerge/backends/", "pymerge/execute/", "pymerge/output/", "kernels/"),
 }
 KERNELS_MAY_IMPORT = ("pymerge.kernels", "pymerge.ops", "pymerge.dtypes", "pymerge.errors", "pymerge._core")

@@ -29,42 +29,38 @@ _SLABS, _SLAB = tl.constexpr(8), tl.constexpr(128)
 
 
 @triton.jit
-def _kept(
-    tensors,
-    origin,
-    tables,
+def _keep(
+    delta,
+    table,
     numbers,
+    at,
     words,
+    apart,
     start,
     places,
-    inside,
-    KINDS: tl.constexpr,
-    MODELS: tl.constexpr,
+    KIND: tl.constexpr,
     SLAB: tl.constexpr,
 ):
-    """K_i of every model at some elements."""
-    real: tl.constexpr = origin.dtype
-    offsets = start + places
-    apart = 0
-    if "spread" in KINDS:
-        apart = spread_of(tensors, offsets, inside, MODELS, real)
-    kept = ()
-    for i in tl.static_range(MODELS):
-        kind: tl.constexpr = KINDS[i]
-        at: tl.constexpr = _FIRST + i * _STEP + _RULE
-        delta = load(tensors[i], offsets, inside, real) - origin
-        if kind == "all":
-            kept = kept + (delta,)
-        else:
-            draw = 0
-            limit = 0
-            if kind == "bernoulli" or kind == "rank_bernoulli":
-                draw = pick_draw(words[i], SLAB)
-            if kind == "rank_bernoulli":
-                limit = limit_of(tables[i], delta, start, places, index_of(numbers, at))
-            keeps = rule_mask(kind, numbers, at, delta, offsets, draw, limit, apart)
-            kept = kept + (tl.where(keeps, delta, 0),)
-    return kept
+    """K of one model at some elements: D, or 0 where its rule drops it."""
+    if KIND == "all":
+        return delta
+    else:
+        draw = 0
+        limit = 0
+        if KIND == "bernoulli" or KIND == "rank_bernoulli":
+            draw = pick_draw(words, SLAB)
+        if KIND == "rank_bernoulli":
+            limit = limit_of(table, delta, start, places, index_of(numbers, at))
+        return tl.where(rule_mask(KIND, numbers, at, delta, start + places, draw, limit, apart), delta, 0)
+
+
+@triton.jit
+def _words(counter, numbers, at, KIND: tl.constexpr):
+    """The random words that a rule's draws are picked from, if it draws."""
+    if KIND == "bernoulli" or KIND == "rank_bernoulli":
+        return philox(counter, index_of(numbers, at + 1))
+    else:
+        return 0, 0, 0, 0
 
 
 @triton.jit
@@ -150,6 +146,7 @@ def _merge(
     count,
     KINDS: tl.constexpr,
     DRAWN: tl.constexpr,
+    SPREAD: tl.constexpr,
     CONSENSUS: tl.constexpr,
     NORMALIZE: tl.constexpr,
     VOTES: tl.constexpr,
@@ -164,17 +161,19 @@ def _merge(
     element = tl.arange(0, WIDTH)
     words = ()
     for i in tl.static_range(MODELS):
-        kind: tl.constexpr = KINDS[i]
-        at: tl.constexpr = _FIRST + i * _STEP + _RULE
-        if kind == "bernoulli" or kind == "rank_bernoulli":
-            words = words + (philox(start // 8 + element, index_of(numbers, at + 1)),)
-        else:
-            words = words + (0,)
+        words = words + (_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
     for slab in tl.static_range(slabs):
         places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
         inside = start + places < count
         origin = load(base, start + places, inside, REAL)
-        kept = _kept(tensors, origin, tables, numbers, words, start, places, inside, KINDS, MODELS, slab)
+        apart = origin
+        if SPREAD:
+            apart = spread_of(tensors, start + places, inside, MODELS, REAL)
+        kept = ()
+        for i in tl.static_range(MODELS):
+            delta = load(tensors[i], start + places, inside, REAL) - origin
+            at = _FIRST + i * _STEP + _RULE
+            kept = kept + (_keep(delta, tables[i], numbers, at, words[i], apart, start, places, KINDS[i], slab),)
         if CONSENSUS == "none":
             merged = _sum(kept, numbers, MODELS)
         else:
@@ -218,6 +217,7 @@ def run(
         out.numel(),
         KINDS=kinds,
         DRAWN=drawn,
+        SPREAD="spread" in kinds,
         CONSENSUS=consensus,
         NORMALIZE=normalize,
         VOTES=bool(votes),

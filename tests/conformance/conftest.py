@@ -1,15 +1,31 @@
-"""The backends under test: the compiled kernels at each instruction-set level, and thread counts."""
+"""The backends under test: the compiled kernels at each instruction-set level, and thread counts.
+
+PYMERGE_TEST_BACKEND=triton takes that backend instead, on a GPU or, with TRITON_INTERPRET=1, in its
+interpreter; then only tests of every backend run.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from pymerge import _core
 from pymerge.backends.cpu import CpuOps
+from pymerge.backends.protocol import Ops
 
 LEVELS = [name for name, _ in _core.isa_levels()]
+UNDER_TEST = os.environ.get("PYMERGE_TEST_BACKEND", "cpu")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not about the backend under test."""
+    if UNDER_TEST == "cpu":
+        return
+    kept = [item for item in items if {"ops", "best"} & {*getattr(item, "fixturenames", ())}]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
 
 
 @pytest.fixture(params=LEVELS)
@@ -31,7 +47,32 @@ def threads(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture
-def cpu(level: str) -> CpuOps:
-    """The CPU backend at one level, on two threads."""
-    return CpuOps(threads=2)
+def _device_ops() -> Ops:
+    from on_device import make_ops
+
+    return make_ops(UNDER_TEST)
+
+
+if UNDER_TEST == "cpu":
+
+    @pytest.fixture
+    def ops(level: str) -> Ops:
+        """The CPU backend at one level, on two threads."""
+        return CpuOps(threads=2)
+
+    @pytest.fixture(scope="session")
+    def best() -> Ops:
+        """The CPU backend as it runs here."""
+        return CpuOps(threads=2)
+
+else:
+
+    @pytest.fixture(scope="session")
+    def ops() -> Ops:
+        """The backend under test."""
+        return _device_ops()
+
+    @pytest.fixture(scope="session")
+    def best(ops: Ops) -> Ops:
+        """The same."""
+        return ops

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge.backends.cpu import CpuOps
+from pymerge.backends.protocol import Ops
 from pymerge.backends.reference import ReferenceOps
 from pymerge.dtypes import BY_NAME
 from pymerge.kernels.common.canonical import BLOCK, TILE
@@ -54,7 +55,7 @@ def compute_of(dtype: str) -> Any:
     return BY_NAME["float64" if dtype == "float64" else "float32"]
 
 
-def agree(cpu: CpuOps, operands: list[Any], dtype: str, row: int, *, thorough: bool = True) -> None:
+def agree(ops: Ops, operands: list[Any], dtype: str, row: int, *, thorough: bool = True) -> None:
     """Every kernel that takes mask rules gives the specification's bits."""
     length = operands[0].size
     rules = (rule(1, row), rule(1 << 63, row, 0.3, 0.1), KEEP_ALL, Bernoulli(9999, 5), KEEP_NONE)
@@ -65,24 +66,24 @@ def agree(cpu: CpuOps, operands: list[Any], dtype: str, row: int, *, thorough: b
         if thorough:
             measures += [MaskedSum(sources, chosen, 0, "l2"), MaskedSum(sources, chosen), Overlap(sources, chosen, 0)]
         for request in measures:
-            answers = [repr(ops.measure(request, operands, compute)) for ops in (cpu, REFERENCE)]
+            answers = [repr(each.measure(request, operands, compute)) for each in (ops, REFERENCE)]
             assert answers[0] == answers[1], (row, length, request)
         weights = (0.5, -0.25, 1.0, 0.5, 0.125)[: len(chosen)]
         for how in ("none", "sum", "count", "overlap") if thorough else ("sum",):
             combine = TaskMerge(0, sources, chosen, weights, how, weights, True, 0.9)
             outs = [cases.guarded(length, NUMPY_DTYPES["bfloat16"]) for _ in range(2)]
-            for ops, (_, inner) in zip((cpu, REFERENCE), outs, strict=True):
-                ops.combine(combine, operands, compute, inner)
+            for each, (_, inner) in zip((ops, REFERENCE), outs, strict=True):
+                each.combine(combine, operands, compute, inner)
             assert outs[0][1].tobytes() == outs[1][1].tobytes(), (row, length, how)
             assert cases.guards_untouched(outs[0][0])
 
 
 @pytest.mark.parametrize("special", [False, True], ids=["ordinary", "special"])
 @pytest.mark.parametrize("dtype", cases.DTYPES)
-def test_every_level(cpu: CpuOps, dtype: str, special: bool) -> None:
+def test_every_backend(ops: Ops, dtype: str, special: bool) -> None:
     for row, length in SHAPES:
         operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
-        agree(cpu, operands, dtype, row)
+        agree(ops, operands, dtype, row)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
@@ -93,12 +94,12 @@ def test_segments_and_tiles(dtype: str, row: int, length: int) -> None:
 
 @pytest.mark.parametrize("special", [False, True], ids=["ordinary", "special"])
 @pytest.mark.parametrize("compute", ["float32", "float64"])
-def test_mask(cpu: CpuOps, compute: str, special: bool) -> None:
+def test_mask(ops: Ops, compute: str, special: bool) -> None:
     for row, length in (*SHAPES, *LONG_SHAPES[:4]):
         (_, delta) = cases.make(compute, length, 1, special=special)
         outs = [cases.guarded(length, np.int8) for _ in range(2)]
-        for ops, (_, inner) in zip((cpu, REFERENCE), outs, strict=True):
-            ops.mask(rule(3, row), delta, inner)
+        for each, (_, inner) in zip((ops, REFERENCE), outs, strict=True):
+            each.mask(rule(3, row), delta, inner)
         assert np.array_equal(outs[0][1], outs[1][1]), (row, length)
         assert cases.guards_untouched(outs[0][0])
 

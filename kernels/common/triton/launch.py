@@ -92,5 +92,5 @@ def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, warps:
         with np.errstate(all="ignore"):
             kernel[grid](*arguments, **constants, **options)
         return
-    with torch.cuda.device(arguments[0].device):
+    with torch.cuda.device(arguments[0].get_device()):
         kernel[grid](*arguments, **constants, **options)

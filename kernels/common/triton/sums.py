@@ -19,12 +19,16 @@ _BLOCKS = TILE // BLOCK
 
 
 @triton.jit
+def _fold(lanes, BLOCKS: tl.constexpr, HALF: tl.constexpr):
+    left, right = tl.split(tl.permute(tl.reshape(lanes, (BLOCKS, 2, HALF)), (0, 2, 1)))
+    return left + right
+
+
+@triton.jit
 def add_lanes(lanes, BLOCKS: tl.constexpr):
     """[BLOCKS, 32] lanes to [BLOCKS] block sums in float64: half on half, five times."""
     for level in tl.static_range(5):
-        half: tl.constexpr = 16 >> level
-        left, right = tl.split(tl.permute(tl.reshape(lanes, (BLOCKS, 2, half)), (0, 2, 1)))
-        lanes = left + right
+        lanes = _fold(lanes, BLOCKS, 16 >> level)
     return tl.reshape(lanes, (BLOCKS,)).to(tl.float64)
 
 
