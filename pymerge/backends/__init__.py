@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 from pymerge.backends.protocol import Ops
 from pymerge.errors import BackendError
 
-__all__ = ["available", "load_ops", "resolve_backend"]
+__all__ = ["DEVICE_BACKENDS", "available", "load_device_ops", "load_ops", "resolve_backend"]
 
-#: Every name that `--backend` knows besides auto, with what stands against it where it cannot run.
-_PLANNED = {
-    "cuda": "CUDA kernels are not part of this release; use --backend cpu",
-    "triton": "Triton kernels are not part of this release; use --backend cpu",
+
+def _why_not_cpu() -> str:
+    present = find_spec("pymerge._core") is not None
+    return "" if present else "the compiled core is missing; install pymerge with a C++20 compiler"
+
+
+def _why_not_triton() -> str:
+    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} cannot be imported; pip install 'pymerge[gpu]', or use --backend cpu"
+    from pymerge.backends.device import why_no_device
+
+    return why_no_device()
+
+
+#: Every name that `--backend` knows besides auto -> what stands against it here, empty if nothing does.
+_BACKENDS: dict[str, Callable[[], str]] = {
+    "cpu": _why_not_cpu,
+    "reference": lambda: "",
+    "cuda": lambda: "CUDA kernels are not part of this release; use --backend cpu",
+    "triton": _why_not_triton,
 }
+
+#: Those that compute on torch tensors of a device.
+DEVICE_BACKENDS = ("triton",)
 
 
 def available() -> list[tuple[str, bool, str]]:
-    """(name, usable here, reason if not) of every backend."""
-    cpu = find_spec("pymerge._core") is not None
-    reason = "" if cpu else "the compiled core is missing; install pymerge with a C++20 compiler"
-    return [("cpu", cpu, reason), ("reference", True, ""), *((name, False, why) for name, why in _PLANNED.items())]
+    """(name, usable here, reason if not) of every backend; may import torch."""
+    reasons = {name: why_not() for name, why_not in _BACKENDS.items()}
+    return [(name, not reason, reason) for name, reason in reasons.items()]
 
 
 def resolve_backend(name: str) -> str:
@@ -31,21 +52,40 @@ def resolve_backend(name: str) -> str:
     """
     if name == "auto":
         return "cpu"
-    for known, usable, reason in available():
-        if known == name:
-            if not usable:
-                raise BackendError(f"backend {name!r} is not available: {reason}")
-            return name
-    names = ", ".join(known for known, _, _ in available())
-    raise BackendError(f"unknown backend {name!r}; it is one of auto, {names}")
+    if name not in _BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; it is one of auto, {', '.join(_BACKENDS)}")
+    if reason := _BACKENDS[name]():
+        raise BackendError(f"backend {name!r} is not available: {reason}")
+    return name
 
 
 def load_ops(name: str, threads: int = 1) -> Ops:
-    """Return the backend's kernels for tensors in memory; `name` as `resolve_backend` takes it."""
-    if resolve_backend(name) == "reference":
+    """Return the backend's kernels for tensors in host memory; `name` as `resolve_backend` takes it."""
+    chosen = resolve_backend(name)
+    if chosen == "reference":
         from pymerge.backends.reference import ReferenceOps
 
         return ReferenceOps()
+    if chosen == "triton":
+        from pymerge.backends.device import default_device
+        from pymerge.backends.hosted import HostedOps
+        from pymerge.backends.triton import TritonOps
+
+        return HostedOps(TritonOps(), default_device())
     from pymerge.backends.cpu import CpuOps
 
     return CpuOps(threads)
+
+
+def load_device_ops(name: str, device: Any) -> Ops:
+    """Return the backend's kernels for torch tensors that are on `device`, used where they are.
+
+    Raises:
+        BackendError: the backend was asked for by name and is not one of devices, or cannot run.
+    """
+    if name not in ("auto", *DEVICE_BACKENDS):
+        raise BackendError(f"backend {name!r} does not merge tensors on {device}; move them with .cpu()")
+    resolve_backend("triton")
+    from pymerge.backends.triton import TritonOps
+
+    return TritonOps()

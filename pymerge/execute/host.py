@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from pymerge import _core
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.execute.feeders import StreamFeeder
+from pymerge.execute.warm import WarmUp
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Copy, Measure
 from pymerge.plan.values import TensorTask
@@ -17,12 +19,24 @@ from pymerge.plan.values import TensorTask
 __all__ = ["HostFeeder"]
 
 
-class HostFeeder:
-    """Any backend's Ops on whole tensors; the engine only writes. For the reference backend."""
+def _read_ahead(stored: StoredTensor) -> None:
+    """Have the kernel read a tensor's pages, where it can be asked to."""
+    if hasattr(os, "posix_fadvise"):
+        file = os.open(stored.path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(file, stored.offset, stored.nbytes, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
 
-    def __init__(self, engine: _core.Engine, ops: Ops) -> None:
+
+class HostFeeder:
+    """Any backend's Ops on whole tensors; the engine only writes. For the reference and device backends."""
+
+    def __init__(self, engine: _core.Engine, ops: Ops, warm_up: WarmUp | None = None) -> None:
+        """`warm_up`: what to wait for before the first tensor is worked on."""
         self._engine = engine
         self._ops = ops
+        self._warm_up = warm_up
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
         self._nonfinite: list[tuple[int, int, int]] = []
@@ -32,8 +46,13 @@ class HostFeeder:
         """See `Feeder`."""
         return self._stream.tensor(stored)
 
-    @staticmethod
-    def _operands(task: TensorTask) -> list[Any]:
+    def _operands(self, task: TensorTask) -> list[Any]:
+        if self._warm_up is not None:
+            # The disk works while the compiler does.
+            for source in task.sources:
+                _read_ahead(source)
+            self._warm_up.wait()
+            self._warm_up = None
         return [
             np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
             if s.nbytes

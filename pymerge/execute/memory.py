@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-import numpy as np
-
-from pymerge.backends import load_ops
 from pymerge.backends.protocol import Ops
 from pymerge.config import suggest_name
 from pymerge.dtypes import BY_NAME, DType, promote
 from pymerge.errors import DTypeError, RecipeError, ShapeError
-from pymerge.execute.arrays import from_numpy, to_numpy
+from pymerge.execute.arrays import from_array, kind_of, make_array, ops_for, to_array
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.methods import get_method, method_names
 from pymerge.methods._task_vectors import random_rules, ranked_rules
@@ -23,8 +21,6 @@ from pymerge.plan.parameters import convert_value
 from pymerge.schedule.machine import usable_processors
 
 __all__ = ["Settings", "check_arity", "find_method", "mask", "merge_tensors", "run_program"]
-
-_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
 
 def merge_tensors(
@@ -44,7 +40,7 @@ def merge_tensors(
     Args:
         method: a name of `pymerge methods`.
         tensors: the models' tensors without the base, in recipe order: numpy arrays (ml_dtypes'
-            bfloat16 included) or torch CPU tensors, of one shape, float64, float32, float16 or bfloat16.
+            bfloat16 included) or torch tensors on one device, of one shape, float64, float32, float16 or bfloat16.
         base: the base model's tensor, for methods that have one.
         parameters: by name; a per-model parameter takes one value for all models or one each.
         dtype: the result's type; None promotes the inputs' types.
@@ -52,22 +48,25 @@ def merge_tensors(
         backend, threads: as on the command line; None takes every processor.
 
     Returns:
-        A new array, of torch's kind if the first tensor is, of the inputs' shape.
+        A new array, of torch's kind if the first tensor is, of the inputs' shape; where tensors are on a GPU, it is
+        computed and stays there, on the current stream.
 
     Raises:
         RecipeError: unknown method or parameter, a bad value, the wrong number of tensors.
         ShapeError, DTypeError: the tensors do not fit together or cannot be merged.
+        BackendError: the backend cannot run, or not where the tensors are.
     """
     declared = find_method(method)
     check_arity(declared, len(tensors), base is not None)
-    arrays = [to_numpy(tensor) for tensor in (*tensors, *([] if base is None else [base]))]
+    arrays = [to_array(tensor) for tensor in (*tensors, *([] if base is None else [base]))]
     kinds = _check_arrays(arrays)
     out_kind = promote(kinds) if dtype is None else _mergeable(dtype)
     compute = BY_NAME["float64" if "float64" in {*(kind.name for kind in kinds), out_kind.name} else "float32"]
     settings = Settings.read(declared, parameters or {}, len(tensors))
+    count = math.prod(arrays[0].shape)
     inputs = Inputs(
         name=name,
-        count=arrays[0].size,
+        count=count,
         base=None if base is None else len(tensors),
         models=tuple(range(len(tensors))),
         values=settings.values,
@@ -75,12 +74,12 @@ def merge_tensors(
         places=tuple(range(len(tensors))),
         seed=seed,
         wide=compute.name == "float64",
-        shape=arrays[0].shape,
+        shape=tuple(arrays[0].shape),
     )
-    out = np.empty(arrays[0].size, NUMPY_DTYPES[out_kind.name])
-    ops = load_ops(backend, threads if threads is not None else usable_processors())
+    out = make_array(count, out_kind.name, like=arrays[0])
+    ops = ops_for(arrays, backend, threads if threads is not None else usable_processors())
     run_program(declared, inputs, ops, [array.reshape(-1) for array in arrays], compute, out)
-    return from_numpy(out.reshape(arrays[0].shape), like=tensors[0] if tensors else base)
+    return from_array(out.reshape(arrays[0].shape), like=tensors[0] if tensors else base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,35 +168,36 @@ def mask(
     """
     if not 0 <= density <= 1:
         raise RecipeError(f"mask: density = {density:g} must be in [0, 1]")
-    array = to_numpy(delta)
-    flat = array.reshape(-1)
-    if _NAMES.get(array.dtype) not in ("float32", "float64"):
+    array = to_array(delta)
+    flat, count = array.reshape(-1), math.prod(array.shape)
+    kind = kind_of(array)
+    if kind not in ("float32", "float64"):
         raise DTypeError(f"mask: a task vector is float32 or float64, not {array.dtype}")
-    ops = load_ops(backend)
+    ops = ops_for([array], backend)
     made: MaskRule
-    if density in (0, 1) or flat.size == 0:
+    if density in (0, 1) or count == 0:
         made = KEEP_ALL if density == 1 else KEEP_NONE
     elif rule == "magnitude":
-        count = max(1, int(density * flat.size))
-        cuts = cast("tuple[Cut]", ops.measure(Select((0,), (count,)), [flat], BY_NAME[_NAMES[array.dtype]]))
+        keep = max(1, int(density * count))
+        cuts = cast("tuple[Cut]", ops.measure(Select((0,), (keep,)), [flat], BY_NAME[kind]))
         made = TopK(cuts[0])
     elif rule in ("random", "ranked"):
         keyed = Inputs(
             name=name,
-            count=flat.size,
+            count=count,
             base=None,
             models=(0,),
             per_model={"weight": (1.0,), "density": (density,), "epsilon": (epsilon,)},
             places=(place,),
             seed=seed,
-            shape=array.shape,
+            shape=tuple(array.shape),
         )
         (made,) = random_rules(keyed) if rule == "random" else ranked_rules(keyed, "mask")
     else:
         raise RecipeError(f'mask: unknown rule "{rule}"; it is magnitude, random or ranked')
-    out = np.empty(flat.size, np.int8)
+    out = make_array(count, "int8", like=array)
     ops.mask(made, flat, out)
-    return from_numpy(out.reshape(array.shape), like=delta)
+    return from_array(out.reshape(array.shape), like=delta)
 
 
 def check_arity(method: Method, models: int, has_base: bool) -> None:
@@ -221,7 +221,7 @@ def _check_arrays(arrays: list[Any]) -> tuple[DType, ...]:
     for array in arrays:
         if array.shape != arrays[0].shape:
             raise ShapeError(f"tensors of shapes {list(arrays[0].shape)} and {list(array.shape)} cannot be merged")
-    return tuple(_mergeable(_NAMES.get(array.dtype, str(array.dtype))) for array in arrays)
+    return tuple(_mergeable(kind_of(array) or str(array.dtype)) for array in arrays)
 
 
 def _mergeable(name: str) -> DType:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge import _core
-from pymerge.backends import load_ops, resolve_backend
+from pymerge.backends import DEVICE_BACKENDS, load_ops, resolve_backend
 from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
@@ -203,12 +203,15 @@ class _Execution:
             self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
 
-def _make_feeder(backend: str, engine: _core.Engine, in_place: bool) -> Feeder:
+def _make_feeder(backend: str, engine: _core.Engine, schedule: Schedule, in_place: bool) -> Feeder:
     if backend == "cpu":
         return StreamFeeder(engine, in_place)
     from pymerge.execute.host import HostFeeder
+    from pymerge.execute.warm import WarmUp
 
-    return HostFeeder(engine, load_ops(backend))
+    ops = load_ops(backend)
+    plan = schedule.plan
+    return HostFeeder(engine, ops, WarmUp(plan.method, plan.tasks, ops) if backend in DEVICE_BACKENDS else None)
 
 
 def _remove_output(shards: Sequence[Shard], folder: Path) -> None:
@@ -254,7 +257,7 @@ def execute(
         gathered=resources.gathered,
         masks=resources.masks,
     )
-    feeder = _make_feeder(name, engine, resources.in_place)
+    feeder = _make_feeder(name, engine, schedule, resources.in_place)
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite=allow_nonfinite, reflink=reflink)
     try:
         check_unchanged(schedule.plan.models)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-
-from pymerge.backends import load_ops
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.names import is_buffer
 from pymerge.dtypes import BY_NAME, DType, promote
 from pymerge.errors import DTypeError, RecipeError, ShapeError
-from pymerge.execute.arrays import from_numpy, to_numpy
+from pymerge.execute.arrays import (
+    copy_array,
+    first_difference,
+    from_array,
+    is_integer,
+    kind_of,
+    make_array,
+    ops_for,
+    to_array,
+)
 from pymerge.execute.groups import find_group_cuts
 from pymerge.execute.memory import Settings, check_arity, find_method, run_program
 from pymerge.kernels.common.convert import NUMPY_DTYPES
@@ -27,7 +34,6 @@ __all__ = ["merge_state_dicts"]
 
 StateDict: TypeAlias = Mapping[str, Any]
 
-_NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 #: Tensors named in a message about many.
 _SHOWN = 3
 
@@ -49,8 +55,9 @@ def merge_state_dicts(
     Args:
         method: a name of `pymerge methods`.
         state_dicts: the models without the base, in recipe order: names to numpy arrays (ml_dtypes' bfloat16
-            included) or torch CPU tensors. What is not float64, float32, float16 or bfloat16 must agree in all
-            models and is copied; so are buffers that models compute by themselves (from the base, or the first).
+            included) or torch tensors, all on one device. What is not float64, float32, float16 or bfloat16
+            must agree in all models and is copied; so are buffers that models compute by themselves (from the
+            base, or the first).
         base: the base model, for methods that have one.
         parameters: by name, the same for every tensor; a per-model parameter takes one value for all models or
             one each.
@@ -80,7 +87,11 @@ def merge_state_dicts(
     out_kind = None if dtype is None else _mergeable(dtype, "the result")
     jobs = [_make_job(declared, settings, name, models, base is not None, out_kind, seed) for name in names]
     _check_shapes(jobs)
-    ops = load_ops(backend, threads if threads is not None else usable_processors())
+    ops = ops_for(
+        (array for job in jobs for array in job.arrays),
+        backend,
+        threads if threads is not None else usable_processors(),
+    )
     cuts = _find_cuts(declared, jobs, ops)
     return {job.task.name: job.run(declared, ops, cuts.get(number)) for number, job in enumerate(jobs)}
 
@@ -98,15 +109,15 @@ class _Job:
 
     def run(self, method: Method, ops: Ops, cuts: tuple[Cut, ...] | None) -> Any:
         first, inputs = self.arrays[0], self.task.inputs
-        kind = NUMPY_DTYPES.get(self.task.dtype.name)
-        if kind is None or (inputs is None and first.dtype == kind):
-            return from_numpy(first.copy(), like=self.like)
-        out = np.empty(first.size, kind)
+        kind = self.task.dtype.name
+        if kind not in NUMPY_DTYPES or (inputs is None and kind_of(first) == kind):
+            return from_array(copy_array(first), like=self.like)
+        out = make_array(math.prod(first.shape), kind, like=first)
         if inputs is None:
             ops.combine(Copy(0), self.flat()[:1], self.task.compute, out)
         else:
             run_program(method, inputs, ops, self.flat(), self.task.compute, out, cuts)
-        return from_numpy(out.reshape(first.shape), like=self.like)
+        return from_array(out.reshape(first.shape), like=self.like)
 
 
 def _make_job(
@@ -120,9 +131,9 @@ def _make_job(
 ) -> _Job:
     """What pymerge.plan.tasks decides for files: merge, or copy, and from which models."""
     present = [place for place, model in enumerate(models) if name in model]
-    arrays = [to_numpy(models[place][name]) for place in present]
+    arrays = [to_array(models[place][name]) for place in present]
     labels = tuple(_label(place, len(models), has_base) for place in present)
-    kinds = [_NAMES.get(array.dtype) for array in arrays]
+    kinds = [kind_of(array) for array in arrays]
     tuned = [place for place in present if not (has_base and place == len(models) - 1)]
     based = has_base and present[-1] == len(models) - 1
     chosen, inputs = range(len(arrays)), None
@@ -139,10 +150,10 @@ def _make_job(
         types = tuple(BY_NAME[kind] for kind in kinds if kind)
         stored = out_kind or promote(types)
         wide = "float64" in {stored.name, *kinds}
-        shape = arrays[0].shape
+        shape = tuple(arrays[0].shape)
         inputs = Inputs(
             name=name,
-            count=arrays[0].size,
+            count=math.prod(shape),
             base=len(tuned) if based else None,
             models=tuple(range(len(tuned))),
             values=settings.values,
@@ -156,10 +167,10 @@ def _make_job(
         task = TensorTask(name, shape, stored, (), labels, inputs, BY_NAME["float64" if wide else "float32"])
         return _Job(task, arrays, models[present[0]][name])
     arrays = [arrays[index] for index in chosen]
-    kind = _NAMES.get(arrays[0].dtype)
+    kind = kind_of(arrays[0])
     stored = BY_NAME["uint8"] if kind is None else BY_NAME[kind] if buffer or out_kind is None else out_kind
     compute = BY_NAME["float64" if kind == "float64" else "float32"]
-    task = TensorTask(name, arrays[0].shape, stored, (), tuple(labels[i] for i in chosen), None, compute)
+    task = TensorTask(name, tuple(arrays[0].shape), stored, (), tuple(labels[i] for i in chosen), None, compute)
     return _Job(task, arrays, models[present[chosen[0]]][name])
 
 
@@ -212,15 +223,14 @@ def _check_shapes(jobs: Sequence[_Job]) -> None:
 def _check_agreement(name: str, arrays: Sequence[Any], labels: Sequence[str]) -> None:
     first = arrays[0]
     alike = all(array.dtype == first.dtype and array.shape == first.shape for array in arrays)
-    if not alike or (len(arrays) > 1 and first.dtype.kind not in "iub"):
+    if not alike or (len(arrays) > 1 and not is_integer(first)):
         listed = ", ".join(f"{label} {array.dtype}" for label, array in zip(labels, arrays, strict=True))
         raise DTypeError(
             f'tensor "{name}" has types that cannot be merged: {listed}; weights must be float64, float32, float16 '
             "or bfloat16"
         )
     for array, label in zip(arrays[1:], labels[1:], strict=True):
-        if (array != first).any():
-            at = int(np.flatnonzero(array.reshape(-1) != first.reshape(-1))[0])
+        if (at := first_difference(array, first)) is not None:
             raise DTypeError(
                 f'tensor "{name}": element {at} differs between {labels[0]} and {label}, and integers cannot be '
                 "merged; make the copies agree or leave the tensor out of one model"

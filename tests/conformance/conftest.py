@@ -20,10 +20,13 @@ UNDER_TEST = os.environ.get("PYMERGE_TEST_BACKEND", "cpu")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not about the backend under test."""
-    if UNDER_TEST == "cpu":
-        return
-    kept = [item for item in items if {"ops", "best"} & {*getattr(item, "fixturenames", ())}]
+    """Leave out what is not about the backend under test; the CPU's merges are tested in tests/execute."""
+
+    def concerns(item: pytest.Item) -> bool:
+        fixtures = {*getattr(item, "fixturenames", ())}
+        return "backend" not in fixtures if UNDER_TEST == "cpu" else bool({"ops", "best", "backend"} & fixtures)
+
+    kept = [item for item in items if concerns(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -47,10 +50,10 @@ def threads(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def _device_ops() -> Ops:
-    from on_device import make_ops
-
-    return make_ops(UNDER_TEST)
+@pytest.fixture
+def backend() -> str:
+    """The name of the backend under test, a device's."""
+    return UNDER_TEST
 
 
 if UNDER_TEST == "cpu":
@@ -66,11 +69,12 @@ if UNDER_TEST == "cpu":
         return CpuOps(threads=2)
 
 else:
+    import on_device
 
     @pytest.fixture(scope="session")
     def ops() -> Ops:
         """The backend under test."""
-        return _device_ops()
+        return on_device.make_ops(UNDER_TEST)
 
     @pytest.fixture(scope="session")
     def best(ops: Ops) -> Ops:

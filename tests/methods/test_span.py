@@ -141,7 +141,7 @@ class _Counting(CpuOps):
 def test_data_is_read_twice(monkeypatch: pytest.MonkeyPatch, method: str, changes: dict[str, Any]) -> None:
     """Two passes over all inputs, however many iterations; see also tests/execute/test_reading.py."""
     ops = _Counting()
-    monkeypatch.setattr(memory, "load_ops", lambda *_: ops)
+    monkeypatch.setattr(memory, "ops_for", lambda *_: ops)
     based = method in ("slerp", "model_stock")
     models = vectors(0, 4)
     models = models[: 1 if method == "slerp" else 2 if method == "nuslerp" else 4]

@@ -1,0 +1,56 @@
+"""Merges by the backend under test, of files and in memory: the CPU backend's bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from execute.merges import METHODS, make_recipe, random_tensors, run, schedule, write_models
+
+import pymerge
+from pymerge.errors import BackendError
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four models whose tensors have different element types."""
+    return write_models(tmp_path_factory.mktemp("mixed"), [random_tensors(seed) for seed in range(4)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_of_files(tmp_path: Path, mixed: list[Path], backend: str, method: str) -> None:
+    made = schedule(make_recipe(method, mixed, dtype="bfloat16"))
+    files = [run(made, tmp_path / name, backend=name).files for name in (backend, "cpu")]
+    assert files[0] == files[1]
+
+
+def test_in_memory(backend: str) -> None:
+    torch = pytest.importorskip("torch", reason="the test extra has it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    values = [torch.from_numpy(np.random.default_rng(i).standard_normal((33, 70)) * 0.02).bfloat16() for i in range(3)]
+    there = [value.to(device) for value in values]
+    settings = {"weight": 0.6, "density": 0.5}
+    for method in ("ties", "dare_ties"):
+        got = pymerge.merge_tensors(method, there[1:], base=there[0], parameters=settings, backend=backend)
+        expected = pymerge.merge_tensors(method, values[1:], base=values[0], parameters=settings, backend="cpu")
+        assert got.device.type == device
+        assert torch.equal(got.cpu().view(torch.int16), expected.view(torch.int16))
+    got = pymerge.mask(there[0].float(), density=0.3, backend=backend)
+    assert torch.equal(got.cpu(), pymerge.mask(values[0].float(), density=0.3))
+
+
+def test_state_dicts(backend: str) -> None:
+    torch = pytest.importorskip("torch", reason="the test extra has it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    models = [
+        {"weight": torch.full((5, 7), i + 0.5, device=device), "steps": torch.arange(4, device=device)}
+        for i in range(2)
+    ]
+    merged = pymerge.merge_state_dicts("linear", models, parameters={"weight": 1.0}, backend=backend)
+    assert merged["weight"].device.type == device
+    assert torch.equal(merged["weight"], torch.full((5, 7), 1.0, device=device))
+    assert torch.equal(merged["steps"], models[0]["steps"])
+    if device != "cpu":
+        with pytest.raises(BackendError, match=r"move them with \.cpu\(\)"):
+            pymerge.merge_state_dicts("linear", models, backend="cpu")
