@@ -21,7 +21,7 @@ from .memory import copy_rate, read_rate
 from .spread import Spread
 from .table import Column, show_header, show_row
 
-__all__ = ["KERNELS", "bench_kernels", "levels", "show"]
+__all__ = ["KERNELS", "bench_kernels", "check_choice", "levels", "show"]
 
 Record = dict[str, Any]
 
@@ -61,6 +61,20 @@ def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise ValueError(f"no {what} is called {name!r}; there are: {', '.join(known)}")
 
 
+def check_choice(
+    kernels: Sequence[str], dtypes: Sequence[str], models: Sequence[int], size: int | None, rounds: int
+) -> None:
+    """Refuse what cannot be timed.
+
+    Raises:
+        ValueError: a name or number that there is not; the message says which there are.
+    """
+    _check("kernel", kernels, KERNELS)
+    _check("dtype", dtypes, DTYPES)
+    if not models or min(models) < 1 or rounds < 1 or (size is not None and size < 1):
+        raise ValueError("models, size and rounds must be at least 1")
+
+
 def bench_kernels(
     kernels: Sequence[str] = KERNELS,
     dtypes: Sequence[str] = ("bf16", "f16", "f32"),
@@ -82,11 +96,8 @@ def bench_kernels(
         ValueError: a name or number that there is not; the message says which there are.
     """
     chosen = levels() if isa is None else list(isa)
-    _check("kernel", kernels, KERNELS)
-    _check("dtype", dtypes, DTYPES)
+    check_choice(kernels, dtypes, models, size, rounds)
     _check("instruction-set level of this machine", chosen, levels())
-    if not models or min(models) < 1 or rounds < 1 or (size is not None and size < 1):
-        raise ValueError("models, size and rounds must be at least 1")
     facts = {"bench": "kernels", "time": records.stamp(), "machine": records.machine()}
     cases = [case for case in CASES if case.kernel in kernels]
     before = _core.active_isa()
@@ -159,7 +170,10 @@ def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
     """Print records as a table while they come."""
     for at, record in enumerate(found):
         if not at:
-            machine = record["machine"]
-            out(f"{machine['processor']}, pymerge {machine['pymerge']}, 1 thread, {record['elements']:,} elements")
+            machine, device = record["machine"], record.get("device")
+            where = f"{machine['processor']}, 1 thread"
+            if device:
+                where = f"{device['name']}, Triton {device['triton']}, torch {device['torch']}"
+            out(f"{where}, pymerge {machine['pymerge']}, {record['elements']:,} elements")
             out(show_header(COLUMNS))
         out(show_row(COLUMNS, record))

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pymerge.backends import DEVICE_BACKENDS, resolve_backend
 from pymerge.cli import options
 from pymerge.cli.console import Format, print_json
 
@@ -37,6 +38,9 @@ def kernels(
     kernel: Annotated[str | None, typer.Option("--kernel", metavar="NAMES", help="Kernels. [default: all]")] = None,
     dtype: Annotated[str, typer.Option("--dtype", metavar="NAMES", help="Dtypes of the inputs.")] = "bf16,f16,f32",
     models: Annotated[str, typer.Option("--models", metavar="NUMBERS", help="How many models.")] = "2,3",
+    backend: Annotated[
+        str, typer.Option("--backend", metavar="NAME", help="cpu, or triton: its kernels on the GPU.")
+    ] = "cpu",
     isa: Annotated[
         str | None, typer.Option("--isa", metavar="NAMES", help="Instruction-set levels. [default: all there are]")
     ] = None,
@@ -49,19 +53,23 @@ def kernels(
     ] = None,
     answer: options.answer = Format.HUMAN,
 ) -> None:
-    """Time the compiled kernels on one thread against copying and reading memory."""
+    """Time kernels against copying and reading memory: the compiled ones on one thread, or a GPU's."""
     from pymerge.bench.kernels import KERNELS, bench_kernels, show
 
-    found = bench_kernels(
-        kernels=KERNELS if kernel is None else _split(kernel),
-        dtypes=_split(dtype),
-        models=_numbers(models),
-        isa=None if isa is None else _split(isa),
-        size=size,
-        rounds=rounds,
-        history=history,
-    )
+    chosen = KERNELS if kernel is None else _split(kernel)
     try:
+        if backend == "cpu":
+            levels = None if isa is None else _split(isa)
+            found = bench_kernels(chosen, _split(dtype), _numbers(models), levels, size, rounds, history)
+        elif isa is not None:
+            raise typer.BadParameter("levels are the CPU's; leave it out", param_hint="--isa")
+        elif backend not in DEVICE_BACKENDS:
+            raise typer.BadParameter(f"it is cpu or {' or '.join(DEVICE_BACKENDS)}", param_hint="--backend")
+        else:
+            resolve_backend(backend)
+            from pymerge.bench.device import bench_device
+
+            found = bench_device(backend, chosen, _split(dtype), _numbers(models), size, rounds, history)
         if answer is Format.HUMAN:
             show(found, lambda line: print(line, flush=True))
         else:

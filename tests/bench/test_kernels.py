@@ -136,6 +136,16 @@ def test_the_command_prints_a_table_and_keeps_a_history(tmp_path: Path) -> None:
     assert [json.loads(line)["bench"] for line in history.read_text().splitlines()] == ["kernels"] * 2
 
 
-@pytest.mark.parametrize("wrong", [["--kernel", "grim"], ["--models", "two"], ["--isa", "v9"], ["--rounds", "0"]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--kernel", "grim"],
+        ["--models", "two"],
+        ["--isa", "v9"],
+        ["--rounds", "0"],
+        ["--backend", "reference"],
+        ["--backend", "triton", "--isa", "v3"],
+    ],
+)
 def test_the_command_refuses_nonsense_as_usage(wrong: list[str]) -> None:
     assert CliRunner().invoke(app, ["bench", "kernels", "--size", "64", *wrong]).exit_code == 2

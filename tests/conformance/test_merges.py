@@ -9,6 +9,8 @@ import pytest
 from execute.merges import METHODS, make_recipe, random_tensors, run, schedule, write_models
 
 import pymerge
+from pymerge.bench.device import bench_device
+from pymerge.bench.kernels import KERNELS
 from pymerge.errors import BackendError
 
 
@@ -54,3 +56,13 @@ def test_state_dicts(backend: str) -> None:
     if device != "cpu":
         with pytest.raises(BackendError, match=r"move them with \.cpu\(\)"):
             pymerge.merge_state_dicts("linear", models, backend="cpu")
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_bench_times_every_kernel(backend: str, kernel: str) -> None:
+    rows = list(bench_device(backend, [kernel], dtypes=["bf16"], models=[2], size=2048, rounds=1))
+    assert rows
+    for row in rows:
+        assert row["kernel"] == kernel
+        assert row["rate"] > 0
+        assert row["share"] == pytest.approx(row["rate"] / row["yardstick_rate"])

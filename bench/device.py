@@ -1,0 +1,143 @@
+"""A device's kernels, inputs from its memory, against copying within that memory in the same run.
+
+`pymerge bench kernels --backend triton` is its command line. Bytes are those of the spec's passes; a copy
+reads as many as it writes. Time is the device's, from before a call's first launch to after its last: with
+the gaps in which the device waits for the host to decide.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import records
+from .checkpoints import DTYPES
+from .kernel_cases import CASES, COMPUTE, Case, Inputs, time_numpy
+from .kernels import check_choice
+from .spread import Spread
+
+__all__ = ["bench_device"]
+
+Record = dict[str, Any]
+Call = Callable[[], object]
+
+#: Kernel -> the share of the copy's rate to reach on a device; select's is of each pass.
+_TARGETS = {"gram": 0.9, "weighted_sum": 0.9, "task_merge": 0.9, "select": 0.75}
+_TORCH = {"bf16": torch.bfloat16, "f16": torch.float16, "f32": torch.float32}
+#: Bytes of an input: many times a device's caches.
+_SIZE = 1 << 30
+_WARM_UPS = 2
+
+
+def bench_device(
+    backend: str,
+    kernels: Sequence[str],
+    dtypes: Sequence[str] = ("bf16", "f16", "f32"),
+    models: Sequence[int] = (2, 3),
+    size: int | None = None,
+    rounds: int = 10,
+    history: Path | None = None,
+) -> Iterator[Record]:
+    """Time a device's kernels; a record for each kernel, variant, dtype and number of models.
+
+    Args:
+        backend: "triton".
+        size: elements of an input; None makes each input a gigabyte.
+        rounds: timed calls of each; others come first and are not counted.
+        history: a file of JSON lines that gets the records.
+
+    Raises:
+        ValueError: a name or number that there is not; the message says which there are.
+    """
+    check_choice(kernels, dtypes, models, size, rounds)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = {"bench": "kernels", "time": records.stamp(), "machine": records.machine(), "device": _describe(device)}
+    for dtype in dtypes:
+        elements = size or _SIZE // np.dtype(DTYPES[dtype][1]).itemsize
+        for record in _bench_dtype(backend, kernels, dtype, models, elements, rounds, device):
+            if history is not None:
+                records.append(history, [facts | record])
+            yield facts | record
+
+
+def _describe(device: torch.device) -> dict[str, str]:
+    import triton
+
+    versions = {"torch": torch.__version__, "triton": triton.__version__, "cuda": str(torch.version.cuda)}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
+    return {"name": name, **versions}
+
+
+def _prepare(case: Case, backend: str, inputs: Inputs, tensors: Sequence[torch.Tensor], models: int) -> Call:
+    module = importlib.import_module(f"pymerge.kernels.{case.kernel}.{backend}")
+    run = getattr(module, f"run_{case.form}" if case.form else "run")
+    base, *tuned = tensors
+    numbers = case.numbers(models, base.numel(), inputs.rules)
+    out = (torch.empty_like(base),) if case.writes else ()
+    return functools.partial(run, tuned[:models], base if case.base else None, *numbers, COMPUTE, *out)
+
+
+def _bench_dtype(
+    backend: str,
+    kernels: Sequence[str],
+    dtype: str,
+    models: Sequence[int],
+    elements: int,
+    rounds: int,
+    device: torch.device,
+) -> Iterator[Record]:
+    inputs = Inputs(dtype, max(models), elements)
+    tensors = [torch.from_numpy(raw).to(device).view(_TORCH[dtype]) for raw in inputs.raw]
+    spare = torch.empty_like(tensors[0])
+    for case in CASES:
+        if case.kernel not in kernels:
+            continue
+        for n in case.models(models):
+            call = _prepare(case, backend, inputs, tensors, n)
+            copies, seconds = [], []
+            for _ in range(_WARM_UPS + rounds):
+                copies.append(_time(lambda: spare.copy_(tensors[0]), device))
+                seconds.append(_time(call, device))
+            rate = 2 * spare.numel() * spare.element_size() / statistics.median(copies[_WARM_UPS:])
+            moved = sum(case.bytes_per_element(n, inputs.itemsize))
+            spread = Spread.of([value * 1e9 / elements for value in seconds[_WARM_UPS:]])
+            yield {
+                "kernel": case.kernel,
+                "variant": case.variant,
+                "dtype": dtype,
+                "models": n,
+                "isa": backend,
+                "elements": elements,
+                "rounds": rounds,
+                "ns": spread.to_json(),
+                "bytes_per_element": moved,
+                "rate": moved / spread.median * 1e9,
+                "yardstick": "copy",
+                "yardstick_rate": rate,
+                "share": moved / spread.median * 1e9 / rate,
+                "target": _TARGETS.get(case.kernel),
+                "numpy_ns": time_numpy(case, inputs, n),
+            }
+
+
+def _time(call: Call, device: torch.device) -> float:
+    """Seconds of one call."""
+    if device.type != "cuda":
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    call()
+    end.record()
+    end.synchronize()
+    milliseconds: float = begin.elapsed_time(end)
+    return milliseconds / 1000
