@@ -178,10 +178,9 @@ def _gram_columns(
     group = tl.program_id(1)
     row = group * height
     total = _zeros(PAIRS, (WIDTH,), tl.float64)
-    for step in range(height):
+    for step in range(tl.minimum(height, rows - row)):
         offsets = (row + step).to(tl.int64) * columns + column
-        inside = (column < columns) & (row + step < rows)
-        values = _values(tensors, base, offsets, inside, HAS_BASE, MODELS, REAL, tl.float64)
+        values = _values(tensors, base, offsets, column < columns, HAS_BASE, MODELS, REAL, tl.float64)
         total = _add_products(total, values, MODELS)
     for pair in tl.static_range(PAIRS):
         tl.store(sums + (group * PAIRS + pair).to(tl.int64) * columns + column, total[pair], mask=column < columns)
