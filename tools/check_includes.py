@@ -27,10 +27,11 @@ CPP_ARROWS = {
 CPP_SUFFIXES = (".cc", ".h", ".cu", ".cuh")
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
+TRITON_FOLDERS = ("kernels/common/triton/", "kernels/select/triton/")
 # Module prefix -> paths (prefixes, or a file name) that may import it.
 PYTHON_USERS = {
-    "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", "kernels/common/triton/"),
-    "triton": ("pymerge/backends/", "triton.py", "kernels/common/triton/"),
+    "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", *TRITON_FOLDERS),
+    "triton": ("pymerge/backends/", "triton.py", *TRITON_FOLDERS),
     "pymerge._core": ("pymerge/checkpoint/", "pymerge/backends/", "pymerge/execute/", "pymerge/output/", "kernels/"),
 }
 KERNELS_MAY_IMPORT = ("pymerge.kernels", "pymerge.ops", "pymerge.dtypes", "pymerge.errors", "pymerge._core")

@@ -29,7 +29,7 @@ def _mask(out, delta, table, numbers, count, KIND: tl.constexpr, WIDTH: tl.const
     if KIND == "bernoulli" or KIND == "rank_bernoulli":
         draw = draw_of(offsets, index_of(numbers, 1))
     if KIND == "rank_bernoulli":
-        limit = limit_of(table, value, start, places, index_of(numbers, 0))
+        limit = limit_of(table, value, start, places, inside, index_of(numbers, 0))
     keeps = rule_mask(KIND, numbers, 0, value, offsets, draw, limit, 0)
     tl.store(out + offsets, keeps.to(tl.int8), mask=inside)
 

@@ -36,11 +36,11 @@ FLOOR = 1e-8
 #: Units in the last place by which exp and log may miss: log rounds four times, by at most one each.
 ULPS = 4
 
-#: Within which a row is near, and what is halved until it fits _EXP.
-MOVE, SIZE, _HALVED = 1 / 32, 4.0, 0.5
+#: Within which a row is near, and what is halved until it fits EXP.
+MOVE, SIZE, HALVED = 1 / 32, 4.0, 0.5
 _hex = float.fromhex
 #: exp on [-1/2, 1/2], highest power first: interpolated at the zeros of a Chebyshev polynomial, within 5e-8.
-_EXP = tuple(
+EXP = tuple(
     np.float32(_hex(c))
     for c in (
         [
@@ -55,17 +55,17 @@ _EXP = tuple(
     )
 )
 #: (exp(d) - 1) / d and f(r) / r^2, by their series: what is left out is below 1e-8 and 6e-8 of them.
-_GROWTH = tuple(np.float32(c) for c in (1 / 24, 1 / 6, 1 / 2, 1))
-_TERM = tuple(np.float32(c) for c in (1 / 30, -1 / 20, 1 / 12, -1 / 6, 1 / 2))
+GROWTH = tuple(np.float32(c) for c in (1 / 24, 1 / 6, 1 / 2, 1))
+TERM = tuple(np.float32(c) for c in (1 / 30, -1 / 20, 1 / 12, -1 / 6, 1 / 2))
 
-_LOG2E = _hex("0x1.71547652b82fep+0")
+LOG2E = _hex("0x1.71547652b82fep+0")
 #: log 2 in two parts, the first with 32 bits, so that small multiples of it are exact.
-_LN2_HIGH, _LN2_LOW = _hex("0x1.62e42feep-1"), _hex("0x1.a39ef35793c76p-33")
+LN2_HIGH, LN2_LOW = _hex("0x1.62e42feep-1"), _hex("0x1.a39ef35793c76p-33")
 #: Adding it leaves a small number, rounded to an integer, in the last bits.
-_MAGIC = _hex("0x1.8p52")
-_WIDE_EXP = tuple(1.0 / math.factorial(power) for power in range(13, -1, -1))
-_LOG = tuple(1.0 / (2 * power + 1) for power in range(10, -1, -1))
-_LEAST = -708.0
+MAGIC = _hex("0x1.8p52")
+WIDE_EXP = tuple(1.0 / math.factorial(power) for power in range(13, -1, -1))
+LOG = tuple(1.0 / (2 * power + 1) for power in range(10, -1, -1))
+LEAST = -708.0
 _BIAS, _SHIFT = np.uint64(1023), np.uint64(52)
 #: From the bits of sqrt(1/2) to those of 1: what is added so that mantissas lie around 1.
 _CENTER = np.uint64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
@@ -80,11 +80,11 @@ def _horner(coefficients: Sequence[float], x: Array) -> Array:
 
 def exp(x: Array) -> Array:
     """e^x for x <= 0, float64; what is below -708 counts as -708."""
-    x = np.where(x < _LEAST, _LEAST, x)
-    shifted = x * _LOG2E + _MAGIC
-    n = shifted - _MAGIC
+    x = np.where(x < LEAST, LEAST, x)
+    shifted = x * LOG2E + MAGIC
+    n = shifted - MAGIC
     scale = ((shifted.view(np.uint64) + _BIAS) << _SHIFT).view(np.float64)
-    result: Array = _horner(_WIDE_EXP, (x - n * _LN2_HIGH) - n * _LN2_LOW) * scale
+    result: Array = _horner(WIDE_EXP, (x - n * LN2_HIGH) - n * LN2_LOW) * scale
     return result
 
 
@@ -95,7 +95,7 @@ def log(y: Array) -> Array:
     m = (bits - ((exponent - _BIAS) << _SHIFT)).view(np.float64)
     n = exponent.astype(np.float64) - 1023.0
     f = (m - 1.0) / (m + 1.0)
-    result: Array = n * _LN2_HIGH + (n * _LN2_LOW + (f + f) * _horner(_LOG, f * f))
+    result: Array = n * LN2_HIGH + (n * LN2_LOW + (f + f) * _horner(LOG, f * f))
     return result
 
 
@@ -121,10 +121,10 @@ def _sum_rows(terms: Array) -> Array:
 def _near(x: Array, b: Array, halvings: int) -> Array:
     """[R, length] float32 each to [R]; every row needs `halvings` for exp(B)."""
     d = x - b
-    e = _horner(_EXP, b * np.float32(0.5**halvings))
+    e = _horner(EXP, b * np.float32(0.5**halvings))
     for _ in range(halvings):
         e = e * e
-    growth = _horner(_GROWTH, d) * d
+    growth = _horner(GROWTH, d) * d
     mass, shift = _sum_rows(e), _sum_rows(e * growth)
     mean = shift / mass
     scale = (1.0 / mass).astype(np.float32)[:, None]
@@ -132,7 +132,7 @@ def _near(x: Array, b: Array, halvings: int) -> Array:
     share = e * scale
     q = share + np.float32(FLOOR)
     r = (share / q) * ((growth - mean.astype(np.float32)[:, None]) * back)
-    return _sum_rows(((r * r) * q) * _horner(_TERM, r))
+    return _sum_rows(((r * r) * q) * _horner(TERM, r))
 
 
 def _far(x: Array, b: Array) -> Array:
@@ -159,8 +159,8 @@ def run(tensors: Sequence[Array], base: Array, lines: tuple[int, int, bool], com
         if compute == "float32":
             size = np.abs(b).max(axis=1)
             near = (np.abs(x - b).max(axis=1) <= MOVE) & (size <= SIZE)
-            # The least number of halvings that brings |B| to _HALVED or below.
-            halvings[near] = sum((size[near] > _HALVED * 2**step).astype(int) for step in range(3))
+            # The least number of halvings that brings |B| to HALVED or below.
+            halvings[near] = sum((size[near] > HALVED * 2**step).astype(int) for step in range(3))
         for number in set(halvings.tolist()):
             rows = halvings == number
             sides = x[rows], b[rows]
@@ -171,7 +171,7 @@ def run(tensors: Sequence[Array], base: Array, lines: tuple[int, int, bool], com
 def bound(divergence: Array, moved: Array) -> Array:
     """Largest error of [R] divergences; `moved` is the largest |X - B| of each row.
 
-    Relative: 2 ** 3 times the error of _EXP and a dozen roundings of float32. What all of a row have in
+    Relative: 2 ** 3 times the error of EXP and a dozen roundings of float32. What all of a row have in
     common changes nothing, but rounds: so does the mean of exp(X - B) - 1, to float32. Absolute: float64's
     roundings of numbers that add up to 1.
     """

@@ -13,11 +13,10 @@ import torch
 import triton
 import triton.language as tl
 
-from ..common.triton.draws import philox, pick_draw
-from ..common.triton.elements import divide, index_of, keys_of, load, number, store
+from ..common.triton.elements import divide, keys_of, load, number, store
 from ..common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
-from ..common.triton.ranks import limit_of, rank_tables
-from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_mask, rule_numbers, spread_of
+from ..common.triton.ranks import rank_tables
+from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_keeps, rule_numbers, rule_words, spread_of
 
 __all__ = ["run"]
 
@@ -38,6 +37,7 @@ def _keep(
     apart,
     start,
     places,
+    inside,
     KIND: tl.constexpr,
     SLAB: tl.constexpr,
 ):
@@ -45,22 +45,8 @@ def _keep(
     if KIND == "all":
         return delta
     else:
-        draw = 0
-        limit = 0
-        if KIND == "bernoulli" or KIND == "rank_bernoulli":
-            draw = pick_draw(words, SLAB)
-        if KIND == "rank_bernoulli":
-            limit = limit_of(table, delta, start, places, index_of(numbers, at))
-        return tl.where(rule_mask(KIND, numbers, at, delta, start + places, draw, limit, apart), delta, 0)
-
-
-@triton.jit
-def _words(counter, numbers, at, KIND: tl.constexpr):
-    """The random words that a rule's draws are picked from, if it draws."""
-    if KIND == "bernoulli" or KIND == "rank_bernoulli":
-        return philox(counter, index_of(numbers, at + 1))
-    else:
-        return 0, 0, 0, 0
+        keeps = rule_keeps(delta, table, numbers, at, words, SLAB, apart, start, places, inside, KIND)
+        return tl.where(keeps, delta, 0)
 
 
 @triton.jit
@@ -161,7 +147,7 @@ def _merge(
     element = tl.arange(0, WIDTH)
     words = ()
     for i in tl.static_range(MODELS):
-        words = words + (_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
+        words = words + (rule_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
     for slab in tl.static_range(slabs):
         places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
         inside = start + places < count
@@ -173,7 +159,9 @@ def _merge(
         for i in tl.static_range(MODELS):
             delta = load(tensors[i], start + places, inside, REAL) - origin
             at = _FIRST + i * _STEP + _RULE
-            kept = kept + (_keep(delta, tables[i], numbers, at, words[i], apart, start, places, KINDS[i], slab),)
+            kept = kept + (
+                _keep(delta, tables[i], numbers, at, words[i], apart, start, places, inside, KINDS[i], slab),
+            )
         if CONSENSUS == "none":
             merged = _sum(kept, numbers, MODELS)
         else:

@@ -17,7 +17,11 @@ from pymerge.errors import DTypeError
 from pymerge.kernels.fusion import triton as fusion
 from pymerge.kernels.gram import triton as gram
 from pymerge.kernels.mask import triton as mask
+from pymerge.kernels.masked_sum import triton as masked_sum
 from pymerge.kernels.near_swap import triton as near_swap
+from pymerge.kernels.overlap import triton as overlap
+from pymerge.kernels.row_divergence import triton as row_divergence
+from pymerge.kernels.select import triton as select
 from pymerge.kernels.task_merge import triton as task_merge
 from pymerge.kernels.weighted_sum import triton as weighted_sum
 from pymerge.ops import Combine, Copy, MaskRule, Measure
@@ -28,6 +32,13 @@ __all__ = ["TritonOps"]
 _MEASURES: dict[str, Callable[..., Any]] = {
     "gram": gram.run,
     "gram_lines": gram.run_lines,
+    "select": select.run,
+    "select_spread": select.run_spread,
+    "select_lines": select.run_lines,
+    "key_counts": select.run_counts,
+    "masked_sum": masked_sum.run,
+    "overlap": overlap.run,
+    "row_divergence": row_divergence.run,
 }
 _COMBINES: dict[str, Callable[..., None]] = {
     "weighted_sum": weighted_sum.run,

@@ -34,15 +34,14 @@ def philox(counter, key):
 
 
 @triton.jit
-def pick_draw(words, SLAB: tl.constexpr):
-    """The 16-bit draws (int32) of the elements that lie SLAB * 128 past their counters' first."""
-    return ((words[SLAB // 2] >> (16 * (SLAB % 2))) & 0xFFFF).to(tl.int32)
+def pick_draw(words, slab):
+    """The 16-bit draws (int32) of the elements that lie slab * 128 past their counters' first."""
+    w0, w1, w2, w3 = words
+    word = tl.where(slab < 4, tl.where(slab < 2, w0, w1), tl.where(slab < 6, w2, w3))
+    return tl.where((slab & 1) == 0, word & 0xFFFF, word >> 16).to(tl.int32)
 
 
 @triton.jit
 def draw_of(element, key):
     """The 16-bit draw (int32) of each element (int64 flat indices), one at a time: eight times the work."""
-    w0, w1, w2, w3 = philox((element >> 10) * 128 + (element & 127), key)
-    slab = (element >> 7) & 7
-    word = tl.where(slab < 4, tl.where(slab < 2, w0, w1), tl.where(slab < 6, w2, w3))
-    return tl.where((slab & 1) == 0, word & 0xFFFF, word >> 16).to(tl.int32)
+    return pick_draw(philox((element >> 10) * 128 + (element & 127), key), (element >> 7) & 7)

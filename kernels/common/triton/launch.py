@@ -32,7 +32,9 @@ class Shape:
 _SHAPES: dict[str, tuple[tuple[int, Shape], ...]] = {
     "combine": ((8, Shape(1024, 4)), (16, Shape(512, 4)), (1 << 30, Shape(256, 4))),
     "lanes": ((2, Shape(1024, 4)), (4, Shape(512, 4)), (1 << 30, Shape(128, 1))),
-    "scan": ((1 << 30, Shape(2048, 4)),),
+    "masked": ((4, Shape(256, 4)), (1 << 30, Shape(128, 4))),
+    "rows": ((1 << 30, Shape(256, 4)),),
+    "scan": ((1 << 30, Shape(2048, 8)),),
 }
 #: The interpreter's cost is by program and operation, hardly by element, up to this many.
 _INTERPRETED = 1 << 15
@@ -41,7 +43,9 @@ _INTERPRETED = 1 << 15
 def shape_of(kind: str, count: int, models: int = 1) -> Shape:
     """The shape of programs of a kind of kernel on `count` elements of this many models.
 
-    Kinds: "combine" (pointwise, one output), "lanes" (canonical sums), "scan" (keys, one tensor at a time).
+    Kinds: "combine" (pointwise, one output), "lanes" (canonical sums), "masked" (those
+    before and after a mask, which holds a block's random words), "rows" (several
+    canonical sums of few tensors, one after the other), "scan" (keys, one tensor at a time).
     """
     if INTERPRETED:
         return Shape(min(_INTERPRETED, max(128, 1 << max(0, count - 1).bit_length())), 1)

@@ -11,9 +11,21 @@ from typing import Any
 import triton
 import triton.language as tl
 
+from .draws import philox, pick_draw
 from .elements import index_of, keys_of, load
+from .ranks import limit_of
 
-__all__ = ["RULE_NUMBERS", "inside_cut", "is_drawn", "kinds_of", "rule_mask", "rule_numbers", "spread_of"]
+__all__ = [
+    "RULE_NUMBERS",
+    "inside_cut",
+    "is_drawn",
+    "kinds_of",
+    "rule_keeps",
+    "rule_mask",
+    "rule_numbers",
+    "rule_words",
+    "spread_of",
+]
 
 #: Of a rule: o_bits, o_last, i_bits, i_last | keep, key | bits, last | row, segments of a row, key.
 RULE_NUMBERS = 4
@@ -81,3 +93,28 @@ def rule_mask(KIND: tl.constexpr, numbers, at, delta, offsets, draw, limit, apar
         return draw < limit
     else:
         return offsets >= 0
+
+
+@triton.jit
+def rule_words(counters, numbers, at, KIND: tl.constexpr):
+    """The random words of some counters that a rule's draws are picked from, if it draws."""
+    if KIND == "bernoulli" or KIND == "rank_bernoulli":
+        return philox(counters, index_of(numbers, at + 1))
+    else:
+        return 0, 0, 0, 0
+
+
+@triton.jit
+def rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND: tl.constexpr):
+    """Whether one model's elements are kept, at some places (int32) from `start` (int64) on.
+
+    The places are those of one of the eight slabs that the counters of `words` are for. `table` is of
+    `rank_tables`, `apart` of `spread_of`.
+    """
+    draw = 0
+    limit = 0
+    if KIND == "bernoulli" or KIND == "rank_bernoulli":
+        draw = pick_draw(words, slab)
+    if KIND == "rank_bernoulli":
+        limit = limit_of(table, delta, start, places, inside, index_of(numbers, at))
+    return rule_mask(KIND, numbers, at, delta, start + places, draw, limit, apart)

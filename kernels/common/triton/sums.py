@@ -10,12 +10,32 @@ import torch
 import triton
 import triton.language as tl
 
-from ..canonical import BLOCK, TILE
+from ..canonical import BLOCK, LANES, TILE
 from .launch import cdiv, launch
 
-__all__ = ["add_lanes", "blocks_of", "tile_sums"]
+__all__ = ["add_lanes", "add_steps", "blocks_of", "tile_sums"]
 
 _BLOCKS = TILE // BLOCK
+_LANES = tl.constexpr(LANES)
+
+
+@triton.jit
+def _halve(terms, BLOCKS: tl.constexpr, HALF: tl.constexpr):
+    return tl.split(tl.permute(tl.reshape(terms, (BLOCKS, 2, HALF, _LANES)), (0, 2, 3, 1)))
+
+
+@triton.jit
+def add_steps(lanes, terms, BLOCKS: tl.constexpr, LEVELS: tl.constexpr):
+    """[BLOCKS, 2 ** LEVELS, 32] terms onto [BLOCKS, 32] lanes, one step after the other."""
+    parts = (terms,)
+    for level in tl.static_range(LEVELS):
+        halves = ()
+        for i in tl.static_range(1 << level):
+            halves = halves + _halve(parts[i], BLOCKS, 1 << (LEVELS - 1 - level))
+        parts = halves
+    for i in tl.static_range(1 << LEVELS):
+        lanes = lanes + tl.reshape(parts[i], (BLOCKS, _LANES))
+    return lanes
 
 
 @triton.jit

@@ -1,0 +1,60 @@
+"""select in Triton; see spec.py for the contract and search.py for the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from ...common.triton.launch import to_bytes
+from ...common.triton.lines import line_numbers
+from .scores import Scores
+from .search import Pair, find_cuts
+
+__all__ = ["run", "run_counts", "run_lines", "run_spread"]
+
+
+def _owned(tensors: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], list[int]]:
+    """Each tensor once, and which of them every given one is."""
+    unique = {id(tensor): tensor for tensor in tensors}
+    places = {name: place for place, name in enumerate(unique)}
+    return tuple(unique.values()), [places[id(tensor)] for tensor in tensors]
+
+
+def run(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, counts: Sequence[int], compute: str) -> list[Pair]:
+    """The contract: (bits, last) for each count."""
+    unique, owners = _owned(tensors)
+    return find_cuts(Scores(unique, base, compute), owners, counts)
+
+
+def run_spread(tensors: Sequence[torch.Tensor], base: None, share: float, compute: str) -> list[Pair]:
+    """The contract of spread; one cut."""
+    return find_cuts(Scores(tuple(tensors), None, compute, "spread"), [0], [0], share)
+
+
+def run_lines(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    counts: Sequence[int],
+    factors: Sequence[float],
+    lines: tuple[int, int, bool],
+    compute: str,
+) -> list[Pair]:
+    """The contract with a factor for each vector."""
+    unique, owners = _owned(tensors)
+    scales = line_numbers(factors, compute, tensors[0].device)
+    return find_cuts(Scores(unique, base, compute, "lines", scales, lines), owners, counts)
+
+
+def run_counts(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    lows: Sequence[int],
+    shift: int,
+    buckets: int,
+    compute: str,
+) -> bytes:
+    """The contract of counts: the bytes of [n, buckets] integers of 64 bits."""
+    unique, owners = _owned(tensors)
+    starts = [min(low, (1 << 63) - 1) for low in lows]
+    return to_bytes(Scores(unique, base, compute).counts(owners, starts, [shift] * len(owners), buckets))

@@ -1,0 +1,219 @@
+"""The passes of select, in Triton: keys written, scanned, counted. Nothing here chooses."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ...common.triton.elements import index_of, keys_of, load, load_delta
+from ...common.triton.lines import line_of
+from ...common.triton.rules import spread_of
+
+__all__ = ["BUCKETS", "PADDING", "count_key", "count_keys", "scan_keys", "write_keys"]
+
+#: Of a histogram that is made in a program before it is added.
+BUCKETS = 1 << 11
+#: Counters that many programs add to are so far from each other, in int64.
+PADDING = 16
+_BUCKETS, _PADDING = tl.constexpr(BUCKETS), tl.constexpr(PADDING)
+
+
+@triton.jit
+def _origin_of(base, offsets, inside, HAS_BASE: tl.constexpr, REAL: tl.constexpr):
+    if HAS_BASE:
+        return load(base, offsets, inside, REAL)
+    else:
+        return 0.0
+
+
+@triton.jit
+def _factor_of(factors, line, inside, HOW: tl.constexpr):
+    if HOW == "lines":
+        return tl.load(factors + line, mask=inside, other=0)
+    else:
+        return 0.0
+
+
+@triton.jit
+def _keys_of(
+    tensors,
+    origin,
+    factor,
+    offsets,
+    inside,
+    AT: tl.constexpr,
+    HOW: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The keys of tensor AT, or of how far all are apart."""
+    if HOW == "spread":
+        return keys_of(spread_of(tensors, offsets, inside, MODELS, REAL))
+    elif HOW == "lines":
+        return keys_of(load_delta(tensors[AT], origin, offsets, inside, HAS_BASE, REAL) * factor)
+    else:
+        return keys_of(load_delta(tensors[AT], origin, offsets, inside, HAS_BASE, REAL))
+
+
+@triton.jit
+def write_keys(
+    out,
+    tensors,
+    base,
+    factors,
+    numbers,
+    size,
+    lines,
+    length,
+    HOW: tl.constexpr,
+    STRIDED: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    KINDS: tl.constexpr,
+    RUN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """Keys of runs of elements, `stride` apart and each at most `jump` further, to `out` [KINDS, size]."""
+    place = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
+    inside = place < size
+    begin, stride, jump = index_of(numbers, 0), index_of(numbers, 1), index_of(numbers, 2)
+    # Multiples of the golden ratio, the most even places: a fixed step would meet the same columns again.
+    further = tl.umulhi((place // RUN).to(tl.uint32) * 0x9E3779B9, jump.to(tl.uint32))
+    offsets = begin + place // RUN * stride + further.to(tl.int64) + place % RUN
+    line = offsets % lines if STRIDED else offsets // length
+    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+    factor = _factor_of(factors, line, inside, HOW)
+    for i in tl.static_range(KINDS):
+        keys = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL)
+        tl.store(out + i * size + place, keys, mask=inside)
+
+
+@triton.jit
+def scan_keys(
+    slots,
+    sums,
+    gathered,
+    places,
+    tensors,
+    base,
+    factors,
+    brackets,
+    count,
+    lines,
+    length,
+    room,
+    programs,
+    OWNERS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+    HOW: tl.constexpr,
+    STRIDED: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    KINDS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """Of each entry, a tensor and a bracket: how many keys are inside, how many above; and those inside.
+
+    `slots` [ENTRIES, PADDING]: how many inside so far, on a line of the cache each. `sums` [ENTRIES, programs]: how
+    many are above; of spread, in another row, how many elements differ.
+    """
+    program = tl.program_id(0)
+    start = program.to(tl.int64) * WIDTH
+    offsets = start + tl.arange(0, WIDTH)
+    inside = offsets < count
+    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+    factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
+    for i in tl.static_range(KINDS):
+        keys = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL)
+        if HOW == "spread":
+            tl.store(sums + ENTRIES * programs + program, tl.sum((keys != 0).to(tl.int32), 0))
+        for e in tl.static_range(ENTRIES):
+            if OWNERS[e] == i:
+                low = index_of(brackets, 2 * e).to(keys.dtype)
+                high = index_of(brackets, 2 * e + 1).to(keys.dtype)
+                within = inside & (keys >= low) & (keys <= high)
+                above = inside & (keys > high)
+                # Both at once: neither is above 2^15.
+                both = tl.sum(within.to(tl.uint32) + (above.to(tl.uint32) << 16), 0)
+                tl.store(sums + e * programs + program, (both >> 16).to(tl.int32))
+                slot = tl.atomic_add(slots + e * _PADDING, (both & 0xFFFF).to(tl.int64), sem="relaxed")
+                at = tl.cumsum(within.to(tl.int32), 0) - 1
+                fits = within & (at < tl.maximum(tl.minimum(room - slot, WIDTH), 0).to(tl.int32))
+                tl.store(gathered + (e * room + slot) + at, keys, mask=fits)
+                tl.store(places + (e * room + slot) + at, offsets.to(places.dtype.element_ty), mask=fits)
+
+
+@triton.jit
+def count_keys(
+    counts,
+    tensors,
+    base,
+    factors,
+    numbers,
+    count,
+    lines,
+    length,
+    OWNERS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+    NARROW: tl.constexpr,
+    HOW: tl.constexpr,
+    STRIDED: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    KINDS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The contract of run_counts; `numbers`: buckets, then of each entry where they begin and a shift."""
+    start = tl.program_id(0).to(tl.int64) * WIDTH
+    offsets = start + tl.arange(0, WIDTH)
+    inside = offsets < count
+    buckets = index_of(numbers, 0)
+    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+    factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
+    for i in tl.static_range(KINDS):
+        keys = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL).to(tl.int64)
+        for e in tl.static_range(ENTRIES):
+            if OWNERS[e] == i:
+                low = index_of(numbers, 1 + 2 * e)
+                bucket = (keys - low) >> index_of(numbers, 2 + 2 * e)
+                counted = inside & (keys >= low) & (bucket < buckets)
+                to = counts + e * buckets
+                if NARROW:
+                    made = tl.histogram(bucket.to(tl.int32), _BUCKETS, mask=counted)
+                    each = tl.arange(0, _BUCKETS)
+                    tl.atomic_add(to + each, made.to(tl.int64), mask=(each < buckets) & (made > 0), sem="relaxed")
+                else:
+                    tl.atomic_add(to + bucket, tl.full((WIDTH,), 1, tl.int64), mask=counted, sem="relaxed")
+
+
+@triton.jit
+def count_key(
+    counts,
+    tensors,
+    base,
+    factors,
+    numbers,
+    count,
+    lines,
+    length,
+    HOW: tl.constexpr,
+    STRIDED: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    KINDS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """How often each program's elements have one key."""
+    start = tl.program_id(0).to(tl.int64) * WIDTH
+    offsets = start + tl.arange(0, WIDTH)
+    inside = offsets < count
+    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+    factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
+    keys = _keys_of(tensors, origin, factor, offsets, inside, 0, HOW, HAS_BASE, MODELS, REAL)
+    same = inside & (keys == index_of(numbers, 0))
+    tl.store(counts + tl.program_id(0), tl.sum(same.to(tl.int32), 0))
