@@ -38,14 +38,14 @@ def _keep(
     start,
     places,
     inside,
+    slab,
     KIND: tl.constexpr,
-    SLAB: tl.constexpr,
 ):
     """K of one model at some elements: D, or 0 where its rule drops it."""
     if KIND == "all":
         return delta
     else:
-        keeps = rule_keeps(delta, table, numbers, at, words, SLAB, apart, start, places, inside, KIND)
+        keeps = rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND)
         return tl.where(keeps, delta, 0)
 
 
@@ -148,7 +148,8 @@ def _merge(
     words = ()
     for i in tl.static_range(MODELS):
         words = words + (rule_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
-    for slab in tl.static_range(slabs):
+    # Not unrolled: eight slabs at once take twice the registers, and eight times as long to compile.
+    for slab in range(slabs):
         places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
         inside = start + places < count
         origin = load(base, start + places, inside, REAL)
@@ -160,7 +161,7 @@ def _merge(
             delta = load(tensors[i], start + places, inside, REAL) - origin
             at = _FIRST + i * _STEP + _RULE
             kept = kept + (
-                _keep(delta, tables[i], numbers, at, words[i], apart, start, places, inside, KINDS[i], slab),
+                _keep(delta, tables[i], numbers, at, words[i], apart, start, places, inside, slab, KINDS[i]),
             )
         if CONSENSUS == "none":
             merged = _sum(kept, numbers, MODELS)

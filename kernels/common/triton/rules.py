@@ -32,9 +32,10 @@ RULE_NUMBERS = 4
 _GREATEST = (1 << 63) - 1
 
 
-def kinds_of(rules: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
-    """The rules' kinds; where a band's inner cut holds nothing it is a "top"."""
-    return tuple("top" if rule[0] == "band" and rule[4] < 0 and rule[3] >= _GREATEST else rule[0] for rule in rules)
+def kinds_of(rules: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The rules' kinds, as Triton 3.6 wants what is taken out of a tuple; "top" is a band that nothing is cut out of."""
+    tops = (rule[0] == "band" and rule[4] < 0 and rule[3] >= _GREATEST for rule in rules)
+    return tuple(tl.constexpr("top" if top else rule[0]) for top, rule in zip(tops, rules, strict=True))
 
 
 def is_drawn(kind: str) -> bool:
