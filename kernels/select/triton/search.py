@@ -109,7 +109,8 @@ def _narrow(scores: Scores, entries: Sequence[_Entry], room: int) -> list[_Entry
                 reach -= row[bucket]
                 bucket += 1
             low = entry.low + (bucket << shift)
-            narrower = replace(entry, low=low, high=low + (1 << shift) - 1, reach=reach, inside=row[bucket])
+            high = min(low + (1 << shift) - 1, torch.iinfo(scores.key).max)
+            narrower = replace(entry, low=low, high=high, reach=reach, inside=row[bucket])
             left.remove(entry)
             (done if narrower.inside <= room or shift == 0 else left).append(narrower)
     return done
@@ -172,6 +173,12 @@ def _searched_cuts(scores: Scores, owners: Sequence[int], wanted: Sequence[int],
 
 
 def find_cuts(scores: Scores, owners: Sequence[int], wanted: Sequence[int], share: float | None = None) -> list[Pair]:
-    if scores.count == 0:
-        return [EMPTY] * len(owners)
-    return (_sorted_cuts if scores.count <= _SORTED else _searched_cuts)(scores, owners, wanted, share)
+    """For each entry the cut of the `wanted` largest keys of the kind `owners` says; of spread by `share` instead."""
+    cuts: list[Pair] = [EMPTY] * len(owners)
+    some = [i for i, number in enumerate(wanted) if number > 0 or share is not None]
+    if some and scores.count > 0:
+        find = _sorted_cuts if scores.count <= _SORTED else _searched_cuts
+        found = find(scores, [owners[i] for i in some], [wanted[i] for i in some], share)
+        for i, cut in zip(some, found, strict=True):
+            cuts[i] = cut
+    return cuts
