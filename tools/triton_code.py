@@ -142,7 +142,7 @@ def _inspect(case: str, target: int) -> list[tuple[str, Code, list[str]]]:
     for launch in launches:
         compiled = _compile(launch, target)
         wrong = sorted({match[0] for match in FORBIDDEN.finditer(compiled.asm["ptx"])})
-        found.append((f"{case}{launch[0].__name__} sm_{target}", _read(compiled), wrong))
+        found.append((f"{case}_{launch[0].__name__.lstrip('_')} sm_{target}", _read(compiled), wrong))
     return found
 
 
