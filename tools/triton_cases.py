@@ -69,7 +69,7 @@ _MEASURES: dict[str, Measure] = {
     "gram/columns-2": Gram((1, 2), None, _COLUMNS),
     "masked_sum/dare-2": MaskedSum((1, 2), (_DROP,) * 2, 0),
     "masked_sum/ties-3": MaskedSum((1, 2, 3), (_TOP,) * 3, 0),
-    "masked_sum/largest-2": MaskedSum((1, 2), (_TOP,) * 2, 0, "linf"),
+    "masked_sum/largest-3": MaskedSum((1, 2, 3), (_TOP,) * 3, 0, "linf"),
     "overlap/2": Overlap((1, 2), (_TOP,) * 2, 0),
     "row_divergence/rows": RowDivergence((1,), 0, _ROWS),
     "select/small-2": Select((1, 2), (5, 5), 0),

@@ -146,6 +146,7 @@ def _rank_table(
         SEGMENTS=height,
         WIDTH=width,
         REAL=real_of(compute),
+        warps=8,
     )
     return table
 
