@@ -33,7 +33,7 @@ _GREATEST = (1 << 63) - 1
 
 
 def kinds_of(rules: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """The rules' kinds, as Triton 3.6 wants what is taken out of a tuple; "top" is a band that nothing is cut out of."""
+    """The rules' kinds, as Triton 3.6 wants what is taken out of a tuple; "top": a band with nothing cut out."""
     tops = (rule[0] == "band" and rule[4] < 0 and rule[3] >= _GREATEST for rule in rules)
     return tuple(tl.constexpr("top" if top else rule[0]) for top, rule in zip(tops, rules, strict=True))
 
