@@ -238,6 +238,11 @@ struct Vector {
   // Halves of a vector in float64.
   using Wide = __m256d;
   static constexpr int kWide = 4;
+  // Eight float64 rounded.
+  static Real narrow(const double* in) {
+    const __m128 low = _mm256_cvtpd_ps(_mm256_loadu_pd(in));
+    return _mm256_set_m128(_mm256_cvtpd_ps(_mm256_loadu_pd(in + kWide)), low);
+  }
   static Wide widen_low(Real x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
   static Wide widen_high(Real x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
   static Wide add(Wide a, Wide b) { return _mm256_add_pd(a, b); }

@@ -216,6 +216,12 @@ struct Vector {
   // Halves of a vector in float64.
   using Wide = __m512d;
   static constexpr int kWide = 8;
+  // Sixteen float64 rounded.
+  static Real narrow(const double* in) {
+    const __m256 low = _mm512_cvtpd_ps(_mm512_loadu_pd(in));
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low),
+                              _mm512_cvtpd_ps(_mm512_loadu_pd(in + kWide)), 1);
+  }
   static Wide widen_low(Real x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
   static Wide widen_high(Real x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
   static Wide add(Wide a, Wide b) { return _mm512_add_pd(a, b); }

@@ -15,26 +15,37 @@ struct Workspace {
   alignas(64) Real origin[kBlock];
 };
 
-// A run of one canonical block, the sums of up to four tensors of one dtype in registers, as far as
-// whole vectors go; returns how many elements that were.
-template <typename V, typename Real>
-int sum_vectors(const Operand* tensors, const double* coefficients, int n, std::int64_t begin,
-                int count, Real* sums) {
+// Lines shorter than this are not worth their own loop over vectors.
+constexpr std::int64_t kShort = 64;
+
+// Elements [begin, begin + count) around `base`, if that is not null, in registers as far as whole
+// vectors go; returns how many elements that were. They are of line `line`, or (`kEach`) each of
+// its own, from `line` on.
+template <typename V, bool kEach, typename Real>
+int sum_vectors(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+                const Lines& lines, std::int64_t line, std::int64_t begin, int count, Real* sums) {
   int done = 0;
   if constexpr (V::kWidth > 0) {
-    with_dtype(tensors, n, nullptr, [&](auto dtype) {
+    with_dtype(tensors, n, base, [&](auto dtype) {
       with_count<4>(n, [&](auto models) {
         VectorInput<V, dtype()> inputs[models()];
-        typename V::Real factors[models()];
+        const VectorInput<V, dtype()> origin(base == nullptr ? tensors[0] : *base, begin);
+        const double* each[models()];
+        typename V::Real one[models()];
         for (int i = 0; i < models(); ++i) {
           inputs[i] = {tensors[i], begin};
-          factors[i] = V::fill(static_cast<float>(coefficients[i]));
+          each[i] = coefficients + i * lines.count + line;
+          one[i] = V::fill(static_cast<float>(*each[i]));
         }
         for (; done + V::kWidth <= count; done += V::kWidth) {
-          auto sum = V::multiply(factors[0], inputs[0][done]);
-          for (int i = 1; i < models(); ++i) {
-            sum = V::add(sum, V::multiply(factors[i], inputs[i][done]));
+          typename V::Real sum;
+          for (int i = 0; i < models(); ++i) {
+            auto value = inputs[i][done];
+            if (base != nullptr) value = V::subtract(value, origin[done]);
+            const auto part = V::multiply(kEach ? V::narrow(each[i] + done) : one[i], value);
+            sum = i == 0 ? part : V::add(sum, part);
           }
+          if (base != nullptr) sum = V::add(origin[done], sum);
           V::store(sums + done, sum);
         }
       });
@@ -43,77 +54,73 @@ int sum_vectors(const Operand* tensors, const double* coefficients, int n, std::
   return done;
 }
 
+// The same by plain loops, of lines of any length.
 template <typename Real>
-bool fill_as(const Operand* tensors, const double* coefficients, int n, Range range,
-             DType out_dtype, void* out, Workspace<Real>* space) {
-  bool bad = false;
-  auto* at = static_cast<unsigned char*>(out);
-  for_each_chunk(range, [&](std::int64_t begin, int count) {
-    const int done =
-        sum_vectors<VectorFor<Real>>(tensors, coefficients, n, begin, count, space->sum);
-    Real* __restrict sum = space->sum;
+void sum_plain(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+               const Lines& lines, std::int64_t begin, int count, Workspace<Real>* space,
+               Real* __restrict sum) {
+  Real* const origin = base == nullptr ? nullptr : space->origin;
+  if (origin != nullptr) decode(*base, begin, count, origin);
+  for (int i = 0; i < n; ++i) {
     Real* __restrict value = space->value;
-    for (int i = 0; i < n && done < count; ++i) {
-      decode(tensors[i], begin + done, count - done, value);
-      const Real coefficient = static_cast<Real>(coefficients[i]);
-      for (int e = done; e < count; ++e) {
-        const Real part = coefficient * value[e - done];
+    decode_delta(tensors[i], origin, begin, count, value);
+    for_each_line(lines, begin, count, [&](int first, int end, std::int64_t line) {
+      const double* each = coefficients + i * lines.count + line;
+      const Real one = static_cast<Real>(*each);
+      for (int e = first; e < end; ++e) {
+        const Real part = (lines.strided ? static_cast<Real>(each[e - first]) : one) * value[e];
         sum[e] = i == 0 ? part : sum[e] + part;
       }
-    }
-    bad |= encode(sum, count, out_dtype, at);
-    at += count * item_size(out_dtype);
-  });
-  return bad;
+    });
+  }
+  for (int e = 0; origin != nullptr && e < count; ++e) sum[e] = origin[e] + sum[e];
 }
 
-bool fill(const Operand* tensors, const double* coefficients, int n, Compute compute, Range range,
-          DType out_dtype, void* out, void* scratch) {
-  if (compute == Compute::kFloat64) {
-    return fill_as(tensors, coefficients, n, range, out_dtype, out,
-                   static_cast<Workspace<double>*>(scratch));
+// A run of one canonical block.
+template <typename Real>
+void sum_run(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+             const Lines& lines, std::int64_t begin, int count, Workspace<Real>* space) {
+  using V = VectorFor<Real>;
+  if (V::kWidth == 0 || (lines.strided ? lines.count : lines.length) < kShort) {
+    sum_plain(tensors, n, base, coefficients, lines, begin, count, space, space->sum);
+    return;
   }
-  return fill_as(tensors, coefficients, n, range, out_dtype, out,
-                 static_cast<Workspace<float>*>(scratch));
+  for_each_line(lines, begin, count, [&](int first, int end, std::int64_t line) {
+    const auto sum = lines.strided ? &sum_vectors<V, true, Real> : &sum_vectors<V, false, Real>;
+    first += sum(tensors, n, base, coefficients, lines, line, begin + first, end - first,
+                 space->sum + first);
+    if (first == end) return;
+    sum_plain(tensors, n, base, coefficients, lines, begin + first, end - first, space,
+              space->sum + first);
+  });
 }
 
 template <typename Real>
-bool fill_lines_as(const Operand* tensors, int n, const Operand* base, const double* coefficients,
-                   const Lines& lines, Range range, DType out_dtype, void* out,
-                   Workspace<Real>* space) {
+bool fill_as(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+             const Lines& lines, Range range, DType out_dtype, void* out, Workspace<Real>* space) {
   bool bad = false;
   auto* at = static_cast<unsigned char*>(out);
-  Real* const origin = base == nullptr ? nullptr : space->origin;
   for_each_chunk(range, [&](std::int64_t begin, int count) {
-    Real* __restrict sum = space->sum;
-    Real* __restrict value = space->value;
-    if (origin != nullptr) decode(*base, begin, count, origin);
-    for (int i = 0; i < n; ++i) {
-      Real* const part = i == 0 ? space->sum : space->value;
-      decode_delta(tensors[i], origin, begin, count, part);
-      scale_lines(lines, coefficients + i * lines.count, begin, count, part);
-      for (int e = 0; i > 0 && e < count; ++e) sum[e] += value[e];
-    }
-    for (int e = 0; origin != nullptr && e < count; ++e) sum[e] = origin[e] + sum[e];
+    sum_run(tensors, n, base, coefficients, lines, begin, count, space);
     bad |= encode(space->sum, count, out_dtype, at);
     at += count * item_size(out_dtype);
   });
   return bad;
 }
 
-bool fill_lines(const Operand* tensors, int n, const Operand* base, const double* coefficients,
-                const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
-                void* scratch) {
+bool fill(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+          const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
+          void* scratch) {
   if (compute == Compute::kFloat64) {
-    return fill_lines_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
-                         static_cast<Workspace<double>*>(scratch));
+    return fill_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
+                   static_cast<Workspace<double>*>(scratch));
   }
-  return fill_lines_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
-                       static_cast<Workspace<float>*>(scratch));
+  return fill_as(tensors, n, base, coefficients, lines, range, out_dtype, out,
+                 static_cast<Workspace<float>*>(scratch));
 }
 
 }  // namespace
 
-PYMERGE_EXPORT(WeightedSumKernel, weighted_sum) = {fill, sizeof(Workspace<double>), fill_lines};
+PYMERGE_EXPORT(WeightedSumKernel, weighted_sum) = {fill, sizeof(Workspace<double>)};
 
 }  // namespace pymerge

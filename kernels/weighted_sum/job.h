@@ -10,22 +10,9 @@ namespace pymerge {
 
 class WeightedSumCombine : public Combine {
  public:
+  // `coefficients`: one for each of a tensor's lines, [n][lines.count]. The inputs may have a base.
   WeightedSumCombine(Inputs inputs, Compute compute, DType out_dtype,
-                     std::vector<double> coefficients);
-
- protected:
-  bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;
-
- private:
-  const WeightedSumKernel& kernel_;
-  const std::vector<double> coefficients_;
-};
-
-// The same with coefficients per line, [n][lines.count]; the inputs may have a base.
-class LinesSumCombine : public Combine {
- public:
-  LinesSumCombine(Inputs inputs, Compute compute, DType out_dtype, std::vector<double> coefficients,
-                  Lines lines);
+                     std::vector<double> coefficients, Lines lines);
 
  protected:
   bool combine(const Inputs::Piece& piece, std::byte* out, Scratch& scratch) override;

@@ -9,15 +9,12 @@
 namespace pymerge {
 
 struct WeightedSumKernel {
-  // Elements `range` of the output, the first of them at `out`. Returns whether a stored value is
-  // not finite.
-  bool (*fill)(const Operand* tensors, const double* coefficients, int n, Compute compute,
-               Range range, DType out_dtype, void* out, void* scratch);
+  // Elements `range` of the output, the first of them at `out`, with coefficients[n][lines.count].
+  // `base` may be null. Returns whether a stored value is not finite.
+  bool (*fill)(const Operand* tensors, int n, const Operand* base, const double* coefficients,
+               const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
+               void* scratch);
   std::size_t scratch_bytes;
-  // The same with coefficients[n][lines.count]; `base` may be null.
-  bool (*fill_lines)(const Operand* tensors, int n, const Operand* base, const double* coefficients,
-                     const Lines& lines, Compute compute, Range range, DType out_dtype, void* out,
-                     void* scratch);
 };
 
 PYMERGE_DECLARE_LEVELS(WeightedSumKernel, weighted_sum);

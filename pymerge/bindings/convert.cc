@@ -206,8 +206,10 @@ std::shared_ptr<OverlapMeasure> make_overlap(const std::vector<const Tensor*>& t
 std::shared_ptr<Combine> make_weighted_sum(const std::vector<const Tensor*>& tensors,
                                            const std::string& compute, const std::string& out_dtype,
                                            std::vector<double> coefficients) {
-  return std::make_shared<WeightedSumCombine>(to_inputs(tensors, nullptr), to_compute(compute),
-                                              to_dtype(out_dtype), std::move(coefficients));
+  Inputs inputs = to_inputs(tensors, nullptr);
+  const Lines whole{1, inputs.count()};
+  return std::make_shared<WeightedSumCombine>(std::move(inputs), to_compute(compute),
+                                              to_dtype(out_dtype), std::move(coefficients), whole);
 }
 
 std::shared_ptr<GramLinesMeasure> make_gram_lines(const std::vector<const Tensor*>& tensors,
@@ -226,8 +228,8 @@ std::shared_ptr<Combine> make_weighted_sum_lines(const std::vector<const Tensor*
   Inputs inputs = to_inputs(tensors, base);
   const Lines made = to_lines(inputs, lines);
   std::vector<double> numbers = to_numbers(coefficients, made.count * inputs.size());
-  return std::make_shared<LinesSumCombine>(std::move(inputs), to_compute(compute),
-                                           to_dtype(out_dtype), std::move(numbers), made);
+  return std::make_shared<WeightedSumCombine>(std::move(inputs), to_compute(compute),
+                                              to_dtype(out_dtype), std::move(numbers), made);
 }
 
 std::shared_ptr<Combine> make_task_merge(const std::vector<const Tensor*>& tensors,
