@@ -227,6 +227,7 @@ struct Vector {
   static Wide add(Wide a, Wide b) { return _mm512_add_pd(a, b); }
   // a b + c for a and b that were float32: their product is exact, so this rounds like an addition.
   static Wide add_product(Wide a, Wide b, Wide c) { return _mm512_fmadd_pd(a, b, c); }
+  static Wide load(const double* in) { return _mm512_loadu_pd(in); }
   static void store(double* out, Wide x) { _mm512_storeu_pd(out, x); }
 
   static Key no_bits() { return _mm512_setzero_si512(); }

@@ -1,110 +1,97 @@
 // gram on the CPU. Reads every input once; n (n + 1) / 2 multiply-adds an element.
-#include "common/vectors.h"
+#include <algorithm>
+
+#include "common/lines.h"
+#include "gram/dots.h"
+#include "gram/fused.h"
 #include "gram/gram.h"
-#include "gram/per_line.h"
 
 namespace pymerge {
 namespace {
 
-template <typename Real, typename Lane>
-void add_as(const Operand* tensors, int n, const Operand* base, Range range, double* sums,
-            Real* scratch) {
-  for_each_chunk(range, [&](std::int64_t begin, int count) {
-    decode_all(tensors, n, base, begin, count, scratch);
-    for (int i = 0; i < n; ++i) {
-      for (int e = count; e < kBlock; ++e) scratch[i * kBlock + e] = 0;
-    }
-    double* sum = sums;
-    for (int i = 0; i < n; ++i) {
-      for (int j = i; j < n; ++j) {
-        *sum++ += block_dot<Real, Lane>(scratch + i * kBlock, scratch + j * kBlock);
-      }
-    }
-  });
-}
-
-// The lanes of one vector's width of a block's products: float32 sums, or float64 ones in two
-// halves.
-template <typename V>
-struct NarrowSums {
-  using Lane = float;
-  typename V::Real sum{};
-  void add(typename V::Real a, typename V::Real b) { sum = V::add(sum, V::multiply(a, b)); }
-  void store(float* lanes) const { V::store(lanes, sum); }
-};
-template <typename V>
-struct WideSums {
-  using Lane = double;
-  typename V::Wide low{};
-  typename V::Wide high{};
-  void add(typename V::Real a, typename V::Real b) {
-    low = V::add_product(V::widen_low(a), V::widen_low(b), low);
-    high = V::add_product(V::widen_high(a), V::widen_high(b), high);
+// Calls body(dots) with the loops for a compute type and its lanes.
+template <typename Body>
+void with_dots(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
+               void* scratch, const Body& body) {
+  if (compute == Compute::kFloat64) {
+    body(Dots<double, double>(tensors, n, base, static_cast<double*>(scratch)));
+  } else if (narrow) {
+    body(Dots<float, float>(tensors, n, base, static_cast<float*>(scratch)));
+  } else {
+    body(Dots<float, double>(tensors, n, base, static_cast<float*>(scratch)));
   }
-  void store(double* lanes) const {
-    V::store(lanes, low);
-    V::store(lanes + V::kWide, high);
-  }
-};
-
-// Block partials, a vector's width of lanes at a time, so that all sums stay in registers.
-template <typename V, template <typename> typename Sums, DType dtype, int n>
-void add_block_vectors(const Operand* tensors, const Operand* base, std::int64_t begin,
-                       double* sums) {
-  constexpr int kPairs = n * (n + 1) / 2;
-  typename Sums<V>::Lane lanes[kPairs][kLanes];
-  VectorInput<V, dtype> inputs[n];
-  for (int i = 0; i < n; ++i) inputs[i] = {tensors[i], begin};
-  const VectorInput<V, dtype> origin(base == nullptr ? tensors[0] : *base, begin);
-  for (int lane = 0; lane < kLanes; lane += V::kWidth) {
-    Sums<V> pairs[kPairs];
-    for (int k = lane; k < kBlock; k += kLanes) {
-      typename V::Real values[n];
-      for (int i = 0; i < n; ++i) {
-        values[i] = inputs[i][k];
-        if (base != nullptr) values[i] = V::subtract(values[i], origin[k]);
-      }
-      int pair = 0;
-      for (int i = 0; i < n; ++i) {
-        for (int j = i; j < n; ++j) pairs[pair++].add(values[i], values[j]);
-      }
-    }
-    for (int pair = 0; pair < kPairs; ++pair) pairs[pair].store(&lanes[pair][lane]);
-  }
-  for (int pair = 0; pair < kPairs; ++pair) sums[pair] += tree_sum(lanes[pair]);
-}
-
-// Whole blocks of `range`, where vectors serve; returns how many elements that were.
-template <typename V, template <typename> typename Sums>
-std::int64_t add_vectors(const Operand* tensors, int n, const Operand* base, Range range,
-                         double* sums) {
-  std::int64_t done = 0;
-  if constexpr (V::kWidth > 0) {
-    with_dtype(tensors, n, base, [&](auto dtype) {
-      with_count<3>(n, [&](auto count) {
-        for (; done + kBlock <= range.count; done += kBlock) {
-          add_block_vectors<V, Sums, dtype(), count()>(tensors, base, range.begin + done, sums);
-        }
-      });
-    });
-  }
-  return done;
 }
 
 void add(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
          Range range, double* sums, void* scratch) {
-  using V = simd::Vector;
-  if (compute == Compute::kFloat64) {
-    add_as<double, double>(tensors, n, base, range, sums, static_cast<double*>(scratch));
-    return;
+  with_dots(tensors, n, base, compute, narrow, scratch, [&](const auto& dots) {
+    for_each_chunk(range, [&](std::int64_t begin, int count) { dots.add(begin, 0, count, sums); });
+  });
+}
+
+void add_rows(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
+              Range range, const Lines& lines, std::int64_t tile, double* sums, double* edge,
+              void* scratch) {
+  const std::int64_t pairs = n * (n + 1) / 2;
+  with_dots(tensors, n, base, compute, narrow, scratch, [&](const auto& dots) {
+    for_each_chunk(range, [&](std::int64_t begin, int count) {
+      for_each_line(lines, begin, count, [&](int first, int end, std::int64_t row) {
+        dots.add(begin, first, end, row * lines.length < tile ? edge : sums + row * pairs);
+      });
+    });
+  });
+}
+
+// Rows whose columns are added to registers before these are stored. A cache line of each and of
+// every tensor is in use at a time, often all in one set of eight: two tensors of these fit.
+constexpr std::int64_t kRows = 4;
+
+// The products of up to a block's part of one row, by plain loops; `sums` is its first column's.
+template <typename Real>
+void add_columns_plain(const Operand* tensors, int n, const Operand* base, std::int64_t begin,
+                       int count, std::int64_t width, double* __restrict sums, Real* scratch) {
+  Dots<Real, double>(tensors, n, base, scratch).decode_to(scratch, begin, count);
+  for (int i = 0; i < n; ++i) {
+    for (int j = i; j < n; ++j, sums += width) {
+      const Real* a = scratch + i * kBlock;
+      const Real* b = scratch + j * kBlock;
+      for (int e = 0; e < count; ++e) {
+        sums[e] += static_cast<double>(a[e]) * static_cast<double>(b[e]);
+      }
+    }
   }
-  const std::int64_t done = narrow ? add_vectors<V, NarrowSums>(tensors, n, base, range, sums)
-                                   : add_vectors<V, WideSums>(tensors, n, base, range, sums);
-  const Range rest{range.begin + done, range.count - done};
-  if (narrow) {
-    add_as<float, float>(tensors, n, base, rest, sums, static_cast<float*>(scratch));
+}
+
+template <typename Real>
+void add_columns_as(const Operand* tensors, int n, const Operand* base, Range range,
+                    const Lines& lines, double* sums, Real* scratch) {
+  const std::int64_t width = lines.count;
+  const std::int64_t end = range.begin + range.count;
+  for (std::int64_t at = range.begin; at < end;) {
+    // The rest of a row, or a few whole ones.
+    const std::int64_t column = at % width;
+    const std::int64_t rows =
+        column != 0 ? 1 : std::clamp<std::int64_t>((end - at) / width, 1, kRows);
+    const std::int64_t count = std::min(width - column, end - at);
+    const std::int64_t done =
+        add_columns_fused<VectorFor<Real>>(tensors, n, base, at, count, rows, width, sums + column);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      for (std::int64_t from = done; from < count; from += kBlock) {
+        const int part = static_cast<int>(std::min(kBlock, count - from));
+        add_columns_plain(tensors, n, base, at + row * width + from, part, width,
+                          sums + column + from, scratch);
+      }
+    }
+    at += (rows - 1) * width + count;
+  }
+}
+
+void add_columns(const Operand* tensors, int n, const Operand* base, Compute compute, Range range,
+                 const Lines& lines, double* sums, void* scratch) {
+  if (compute == Compute::kFloat64) {
+    add_columns_as(tensors, n, base, range, lines, sums, static_cast<double*>(scratch));
   } else {
-    add_as<float, double>(tensors, n, base, rest, sums, static_cast<float*>(scratch));
+    add_columns_as(tensors, n, base, range, lines, sums, static_cast<float*>(scratch));
   }
 }
 
