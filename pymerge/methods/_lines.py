@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
+from itertools import chain, starmap
 
 from pymerge.errors import RecipeError
 from pymerge.methods.base import Inputs
@@ -34,22 +35,18 @@ def cut_lines(inputs: Inputs, method: str, advice: str, *, columns: bool = False
     return lines
 
 
-def sum_lines(
-    inputs: Inputs, lines: Lines, decide: Callable[[Sequence[Sequence[float]]], Sequence[float]]
-) -> Steps[Combine]:
-    """Measure every line, decide its coefficients from its Gram matrix, combine line by line."""
+def sum_lines(inputs: Inputs, lines: Lines, decide: Callable[..., Sequence[float]]) -> Steps[Combine]:
+    """Measure every line, decide its coefficients from its inner products, combine line by line.
+
+    Args:
+        decide: given the products of the pairs (0, 0), (0, 1), ..., (1, 1), ... as arguments. A model has some
+            100,000 rows a billion parameters, so what it does not need to do counts.
+    """
     size = len(inputs.models)
-    sums = yield Gram(inputs.models, inputs.base, lines)
-    # Where (i, j) is among the pairs (0, 0), (0, 1), ..., (1, 1), ...
-    start = [i * size - i * (i - 1) // 2 for i in range(size)]
-    place = [[start[min(i, j)] + abs(i - j) for j in range(size)] for i in range(size)]
-    pairs = size * (size + 1) // 2
-    columns = [array("d") for _ in range(size)]
-    for at in range(0, len(sums), pairs):
-        gram = [[sums[at + index] for index in row] for row in place]
-        for column, coefficient in zip(columns, decide(gram), strict=True):
-            column.append(coefficient)
+    sums = iter((yield Gram(inputs.models, inputs.base, lines)))
+    of_lines = zip(*[sums] * (size * (size + 1) // 2), strict=True)
+    decided = array("d", chain.from_iterable(starmap(decide, of_lines)))
     coefficients = array("d")
-    for column in columns:
-        coefficients.extend(column)
+    for model in range(size):
+        coefficients.extend(decided[model::size])
     return WeightedSum(inputs.models, coefficients, inputs.base, lines)
