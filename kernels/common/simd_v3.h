@@ -118,6 +118,20 @@ inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
   }
 }
 
+// For every mask of eight lanes those that are in it, in order; the rest is not read.
+struct FirstLanes {
+  constexpr FirstLanes() {
+    for (int mask = 0; mask < 256; ++mask) {
+      int count = 0;
+      for (int lane = 0; lane < 8; ++lane) {
+        if ((mask >> lane & 1) != 0) lanes[mask][count++] = static_cast<std::uint8_t>(lane);
+      }
+    }
+  }
+  std::uint8_t lanes[256][8] = {};
+};
+constexpr FirstLanes kFirst;
+
 // Eight float32 lanes and what merging does with them; see simd.h.
 struct Vector {
   using Real = __m256;
@@ -209,16 +223,13 @@ struct Vector {
     const __m256i shifted = _mm256_sub_epi32(key, low);
     return _mm256_cmpeq_epi32(_mm256_min_epu32(shifted, width), shifted);
   }
-  // Stores the keys under the mask, in order; `out` has room for a whole vector. Most masks are
-  // empty and cost one test.
+  // Stores the keys under the mask, in order; `out` has room for a whole vector.
   static int append(Mask mask, Key key, std::uint32_t* out) {
-    unsigned hits = bits(mask);
-    if (hits == 0) return 0;
-    alignas(32) std::uint32_t keys[kWidth];
-    _mm256_store_si256(reinterpret_cast<__m256i*>(keys), key);
-    int count = 0;
-    for (; hits != 0; hits &= hits - 1) out[count++] = keys[__builtin_ctz(hits)];
-    return count;
+    const unsigned hits = bits(mask);
+    const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(kFirst.lanes[hits]));
+    const __m256i keys = _mm256_permutevar8x32_epi32(key, _mm256_cvtepu8_epi32(order));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), keys);
+    return __builtin_popcount(hits);
   }
   static Mask drawn(const std::uint16_t* draws, Key limit) {
     const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(draws));

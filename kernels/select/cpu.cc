@@ -82,83 +82,69 @@ struct Inside {
   Key width;
 };
 
-// What a scan over vectors keeps of an entry besides what it counts of every vector.
+// What a scan over vectors counts of an entry and takes from it, without a branch: as many vectors
+// hold keys of a bracket as not, since real task vectors have few distinct magnitudes, and what was
+// guessed wrong cost more than all else.
 template <typename V>
-struct Scanned {
+class Scanned {
+ public:
   using Key = decltype(V::fill_key(0));
 
-  explicit Scanned(const SelectEntry& entry)
-      : high(top(entry)),
-        low(bottom(entry)),
-        inside(entry),
-        first(V::fill_key(inside.low)),
-        width(V::fill_key(inside.width)),
-        found(static_cast<std::uint32_t*>(entry.found) + entry.inside) {}
-
   // Keys compare as signed numbers: a bracket's end above them all stays so.
-  static Key top(const SelectEntry& entry) {
-    return V::fill_key(static_cast<std::uint32_t>(std::min(entry.high, kSigned)));
-  }
-  static Key bottom(const SelectEntry& entry) {
-    return V::fill_key(static_cast<std::uint32_t>(entry.low));
-  }
-  static Key span(const SelectEntry& entry) {
-    return V::fill_key(static_cast<std::uint32_t>(entry.high - entry.low));
+  // `unused` is written where keys are only counted: room for a vector.
+  Scanned(const SelectEntry& entry, std::uint32_t* unused)
+      : high_(fill(std::min(entry.high, kSigned))),
+        below_high_(fill(std::min(entry.high, kSigned) - 1)),
+        low_(fill(entry.low)),
+        below_low_(fill(entry.low - 1)),
+        found_(entry.found == nullptr ? unused
+                                      : static_cast<std::uint32_t*>(entry.found) + entry.inside),
+        kept_(entry.found == nullptr ? 0 : -1) {}
+
+  // Inlined, or all of this would be in memory.
+  [[gnu::always_inline]] void take(Key key) {
+    const auto reaching_high = V::above(key, below_high_);
+    above_ = V::count_in(above_, V::above(key, high_));
+    from_high_ = V::count_in(from_high_, reaching_high);
+    from_low_ = V::count_in(from_low_, V::above(key, below_low_));
+    const auto inside = static_cast<typename V::Mask>(V::above(key, low_) & ~reaching_high);
+    inside_ += V::append(inside, key, found_ + (inside_ & kept_));
   }
 
-  // A vector that may hold keys of the bracket, its ends included.
-  void take(Key key, bool gathers) {
-    at_high = V::count_in(at_high, V::equal(key, high));
-    at_low = V::count_in(at_low, V::equal(key, low));
-    if (!inside.any) return;
-    const auto hits = V::within(key, first, width);
-    if (gathers) {
-      found += V::append(hits, key, found);
-    } else {
-      within = V::count_in(within, hits);
-    }
+  void add_to(SelectEntry& entry) const {
+    const std::int64_t above = V::total(above_);
+    const std::int64_t from_high = V::total(from_high_);
+    entry.above += above;
+    entry.at_high += from_high - above;
+    entry.inside += inside_;
+    entry.at_low += V::total(from_low_) - from_high - inside_;
   }
 
-  void finish(SelectEntry& entry) const {
-    entry.at_high += V::total(at_high);
-    entry.at_low += entry.low == entry.high ? 0 : V::total(at_low);
-    if (entry.found == nullptr) {
-      entry.inside += V::total(within);
-    } else {
-      entry.inside = found - static_cast<std::uint32_t*>(entry.found);
-    }
-  }
+ private:
+  static Key fill(std::uint64_t key) { return V::fill_key(static_cast<std::uint32_t>(key)); }
 
-  Key high, low;
-  Inside<std::uint32_t> inside;
-  Key first, width;
-  Key at_high = V::no_bits();
-  Key at_low = V::no_bits();
-  Key within = V::no_bits();
-  std::uint32_t* found;
+  const Key high_, below_high_, low_, below_low_;
+  Key above_ = V::no_bits();
+  Key from_high_ = V::no_bits();
+  Key from_low_ = V::no_bits();
+  std::int64_t inside_ = 0;
+  std::uint32_t* const found_;
+  const std::int64_t kept_;  // all ones if keys are gathered
 };
 
-// Whole vectors of keys, key_at(i) being those from i on, for several entries at once: most vectors
-// hold keys of no bracket. Returns how many elements they held.
+// Whole vectors of keys, key_at(i) being those from i on, for several entries at once. Returns how
+// many elements they held.
 template <typename V, int... e, typename KeyAt>
 std::int64_t scan_vectors(std::integer_sequence<int, e...>, SelectEntry* entries,
                           std::int64_t count, const KeyAt& key_at) {
-  using S = Scanned<V>;
-  using Key = typename S::Key;
-  const Key high[] = {S::top(entries[e])...};
-  const Key low[] = {S::bottom(entries[e])...};
-  const Key span[] = {S::span(entries[e])...};
-  Key above[] = {(static_cast<void>(e), V::no_bits())...};
-  S scanned[] = {S(entries[e])...};
+  std::uint32_t unused[V::kWidth];
+  Scanned<V> scanned[] = {Scanned<V>(entries[e], unused)...};
   std::int64_t done = 0;
   for (; done + V::kWidth <= count; done += V::kWidth) {
-    const Key key = key_at(done);
-    const unsigned touched = (V::bits(V::within(key, low[e], span[e])) | ...);
-    ((above[e] = V::count_in(above[e], V::above(key, high[e]))), ...);
-    if (touched != 0) (scanned[e].take(key, entries[e].found != nullptr), ...);
+    const auto key = key_at(done);
+    (scanned[e].take(key), ...);
   }
-  ((entries[e].above += V::total(above[e])), ...);
-  (scanned[e].finish(entries[e]), ...);
+  (scanned[e].add_to(entries[e]), ...);
   return done;
 }
 
@@ -198,50 +184,89 @@ void scan_keys(SelectEntry& entry, const Bits<Real>* keys, int count) {
   }
 }
 
-// Whether keys are of magnitudes as they are.
-bool is_plain(const SelectOf& of) { return of.apart == nullptr && of.factors.values == nullptr; }
+// Any keys.
+template <typename Real>
+void scan_any(SelectEntry* entries, int n, const Operand* base, const SelectOf& of, Range range,
+              void* scratch) {
+  using V = VectorFor<Real>;
+  for_each_key_chunk<Real>(
+      entries, n, base, of, range, scratch,
+      [&of](SelectEntry* same, int size, const Bits<Real>* keys, int count) {
+        if (of.apart != nullptr) {
+          same->zeros += count_keys(keys, count, [](Bits<Real> key) { return key == 0; });
+        }
+        int whole = 0;
+        if constexpr (V::kWidth > 0) {
+          const auto key_at = [=](std::int64_t i) { return V::load_keys(keys + i); };
+          whole = static_cast<int>(scan_alike<V>(same, size, count, key_at));
+        }
+        for (int i = 0; i < size; ++i) scan_keys<Real>(same[i], keys + whole, count - whole);
+      });
+}
 
-// Task vectors as they are, keys in registers; returns how many elements it did.
+// A run of one task vector, of which all magnitudes have the same factor or (null) none, keys in
+// registers as far as whole vectors go; returns how many elements it did.
 template <typename V>
-std::int64_t scan_tensor(SelectEntry* entries, int n, const Operand* base, Range range) {
+std::int64_t scan_run(SelectEntry* entries, int n, const Operand* base, const double* factor,
+                      Range range) {
   std::int64_t done = 0;
   if constexpr (V::kWidth > 0) {
-    if (base == nullptr) return 0;
     with_dtype(&entries[0].tensor, 1, base, [&](auto dtype) {
       const VectorInput<V, dtype()> tensor(entries[0].tensor, range.begin);
       const VectorInput<V, dtype()> origin(*base, range.begin);
-      done = scan_alike<V>(entries, n, range.count, [&](std::int64_t i) {
-        return V::magnitude_key(V::subtract(tensor[i], origin[i]));
-      });
+      const auto delta = [&](std::int64_t i) { return V::subtract(tensor[i], origin[i]); };
+      if (factor == nullptr) {
+        done = scan_alike<V>(entries, n, range.count,
+                             [&](std::int64_t i) { return V::magnitude_key(delta(i)); });
+      } else {
+        const auto scale = V::fill(static_cast<float>(*factor));
+        done = scan_alike<V>(entries, n, range.count, [&](std::int64_t i) {
+          return V::magnitude_key(V::multiply(delta(i), scale));
+        });
+      }
     });
   }
   return done;
 }
 
+// Rows shorter than this are not worth their own loop over vectors.
+constexpr std::int64_t kShort = 64;
+
+// All entries of one tensor.
+template <typename Real>
+void scan_tensor(SelectEntry* entries, int n, const Operand* base, const SelectOf& of, Range range,
+                 void* scratch) {
+  const Lines& lines = of.factors.lines;
+  const bool scaled = of.factors.values != nullptr;
+  if (base == nullptr || of.apart != nullptr ||
+      (scaled && (lines.strided || lines.length < kShort))) {
+    scan_any<Real>(entries, n, base, of, range, scratch);
+    return;
+  }
+  const auto scan_part = [&](Range part, const double* factor) {
+    const std::int64_t done = scan_run<VectorFor<Real>>(entries, n, base, factor, part);
+    scan_any<Real>(entries, n, base, of, {part.begin + done, part.count - done}, scratch);
+  };
+  if (!scaled) {
+    scan_part(range, nullptr);
+    return;
+  }
+  for_each_line(lines, range.begin, static_cast<int>(range.count),
+                [&](int first, int end, std::int64_t row) {
+                  scan_part({range.begin + first, end - first}, of.factors.values + row);
+                });
+}
+
 template <typename Real>
 void scan_as(SelectEntry* entries, int n, const Operand* base, const SelectOf& of, Range range,
              void* scratch) {
-  using V = VectorFor<Real>;
   for (int e = 0; e < n; ++e) {
     entries[e].above = entries[e].at_high = entries[e].inside = entries[e].at_low = 0;
     entries[e].zeros = 0;
   }
   for (int e = 0; e < n;) {
     const int alike = count_alike(entries + e, n - e);
-    const std::int64_t done = is_plain(of) ? scan_tensor<V>(entries + e, alike, base, range) : 0;
-    for_each_key_chunk<Real>(
-        entries + e, alike, base, of, {range.begin + done, range.count - done}, scratch,
-        [&of](SelectEntry* same, int size, const Bits<Real>* keys, int count) {
-          if (of.apart != nullptr) {
-            same->zeros += count_keys(keys, count, [](Bits<Real> key) { return key == 0; });
-          }
-          int whole = 0;
-          if constexpr (V::kWidth > 0) {
-            const auto key_at = [=](std::int64_t i) { return V::load_keys(keys + i); };
-            whole = static_cast<int>(scan_alike<V>(same, size, count, key_at));
-          }
-          for (int i = 0; i < size; ++i) scan_keys<Real>(same[i], keys + whole, count - whole);
-        });
+    scan_tensor<Real>(entries + e, alike, base, of, range, scratch);
     e += alike;
   }
 }
