@@ -133,10 +133,10 @@ class Scanned {
 };
 
 // Whole vectors of keys, key_at(i) being those from i on, for several entries at once. Returns how
-// many elements they held.
+// many elements they held. `key_at` is a copy, which no key that is stored can change.
 template <typename V, int... e, typename KeyAt>
 std::int64_t scan_vectors(std::integer_sequence<int, e...>, SelectEntry* entries,
-                          std::int64_t count, const KeyAt& key_at) {
+                          std::int64_t count, const KeyAt key_at) {
   std::uint32_t unused[V::kWidth];
   Scanned<V> scanned[] = {Scanned<V>(entries[e], unused)...};
   std::int64_t done = 0;
@@ -214,13 +214,13 @@ std::int64_t scan_run(SelectEntry* entries, int n, const Operand* base, const do
     with_dtype(&entries[0].tensor, 1, base, [&](auto dtype) {
       const VectorInput<V, dtype()> tensor(entries[0].tensor, range.begin);
       const VectorInput<V, dtype()> origin(*base, range.begin);
-      const auto delta = [&](std::int64_t i) { return V::subtract(tensor[i], origin[i]); };
+      const auto delta = [=](std::int64_t i) { return V::subtract(tensor[i], origin[i]); };
       if (factor == nullptr) {
         done = scan_alike<V>(entries, n, range.count,
-                             [&](std::int64_t i) { return V::magnitude_key(delta(i)); });
+                             [=](std::int64_t i) { return V::magnitude_key(delta(i)); });
       } else {
         const auto scale = V::fill(static_cast<float>(*factor));
-        done = scan_alike<V>(entries, n, range.count, [&](std::int64_t i) {
+        done = scan_alike<V>(entries, n, range.count, [=](std::int64_t i) {
           return V::magnitude_key(V::multiply(delta(i), scale));
         });
       }
