@@ -26,6 +26,7 @@ __all__ = [
     "Gram",
     "KeepAll",
     "KeyCounts",
+    "KeySample",
     "Lines",
     "MaskRule",
     "MaskedSum",
@@ -201,11 +202,24 @@ class SelectSpread:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySample:
+    """Magnitudes of each task vector, as bit patterns, of few elements: what is likely to be where.
+
+    One run of 64 elements in each `apart`, which is more; kernels/select/spec.py says which.
+    Answer: a flat array("Q") of [n, patterns].
+    """
+
+    sources: tuple[int, ...]
+    apart: int
+    base: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeyCounts:
     """How many magnitudes of each task vector lie where: what a group's cuts are found by.
 
-    The bit patterns from `lows[i]` on are cut into `buckets` of 2^`shift` each.
-    Answer: a flat array("Q") of [n, buckets].
+    The bit patterns from `lows[i]` on are cut into `buckets` of 2^`shift` each; `open`: all beyond are one more.
+    Answer: a flat array("Q") of [n, buckets + open].
     """
 
     sources: tuple[int, ...]
@@ -213,6 +227,7 @@ class KeyCounts:
     shift: int
     buckets: int
     base: int | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +279,7 @@ class Overlap:
     base: int | None = None
 
 
-Measure: TypeAlias = Gram | Select | SelectSpread | KeyCounts | MaskedSum | Overlap | RowDivergence
+Measure: TypeAlias = Gram | Select | SelectSpread | KeySample | KeyCounts | MaskedSum | Overlap | RowDivergence
 
 
 # Combines: one fused pass that reads every source once and writes the output once.

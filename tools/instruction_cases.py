@@ -144,6 +144,7 @@ KERNELS: dict[str, tuple[Callable[[str, int], Request], tuple[str, ...]]] = {
     "gram/columns-2": (lambda dtype, n: Gram((0, 1), None, _cut(n, strided=True)), ("bfloat16",)),
     "select/2": (lambda dtype, n: Select((1, 2), (n // 2,) * 2, 0), ("bfloat16", "float16", "float32", "float64")),
     "select/band": (lambda dtype, n: Select((1, 1), (n // 10, n // 2), 0), ("bfloat16",)),
+    "key_counts/few-1": (lambda dtype, n: KeyCounts((1,), (0x3A000000,), 0, 1 << 16, 0, True), ("bfloat16",)),
     "key_counts/1": (lambda dtype, n: KeyCounts((1,), (0,), 15, 1 << 16, 0), ("bfloat16",)),
     "masked_sum/random": (lambda dtype, n: MaskedSum((1, 2), _drop(dtype, n)[:2], 0), ("bfloat16", "float32")),
     "masked_sum/top": (lambda dtype, n: MaskedSum((1, 2), _top(dtype, n)[:2], 0), ("bfloat16",)),

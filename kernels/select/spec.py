@@ -15,6 +15,11 @@ The answer is unique, so every algorithm that is right agrees bit for bit.
 
 `run_counts`: how many keys of each tensor have low_i + b 2^shift <= key < low_i + (b + 1) 2^shift, for
 b < `buckets`. Out: [n, buckets] integers. Passes: 1.
+`run_counts_open`: one more bucket holds all keys beyond. Out: [n, buckets + 1] integers. Passes: 1.
+
+`run_sample`: the keys of runs of 64 elements, one in each `apart` > 64 elements, of which number r begins
+at place 40503 r mod (apart - 64) in them; of fewer elements the first 64. Out: [n, keys] integers. Reads
+nothing else.
 """
 
 from __future__ import annotations
@@ -84,3 +89,25 @@ def run_counts(
         places = (keys[keys >= low] - np.uint64(low)) >> np.uint64(shift)
         row += np.bincount(places[places < buckets].astype(np.int64), minlength=buckets).astype(np.uint64)
     return counts
+
+
+def run_counts_open(
+    tensors: Sequence[Array], base: Array | None, lows: Sequence[int], shift: int, buckets: int, compute: str
+) -> Array:
+    """The contract of counts with an open last bucket, bit for bit."""
+    counts = run_counts(tensors, base, lows, shift, buckets, compute)
+    beyond = np.zeros((len(tensors), 1), np.uint64)
+    for row, tensor, low in zip(beyond, tensors, lows, strict=True):
+        keys = magnitude_keys(decode_delta(tensor, base, compute)).astype(np.uint64)
+        row[0] = np.count_nonzero(keys >= low + (buckets << shift))
+    return np.concatenate([counts, beyond], axis=1)
+
+
+def run_sample(tensors: Sequence[Array], base: Array | None, apart: int, compute: str) -> Array:
+    """The contract of samples, bit for bit."""
+    size = tensors[0].size
+    runs = max(1, size // apart) if size else 0
+    starts = (run * apart + run * 40503 % (apart - 64) for run in range(runs))
+    places = [place for start in starts for place in range(start, min(start + 64, size))]
+    keys = [magnitude_keys(decode_delta(tensor, base, compute))[places] for tensor in tensors]
+    return np.asarray(keys, np.uint64).reshape(len(tensors), len(places))

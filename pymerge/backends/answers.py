@@ -42,11 +42,11 @@ def _cuts(pairs: Sequence[tuple[int, int]], _: Call) -> tuple[Cut, ...]:
     return tuple(Cut(bits, last) for bits, last in pairs)
 
 
-def _counts(raw: bytes, _: Call) -> array[int]:
-    """The bytes of [n, buckets] uint64 counts to a flat array."""
-    counts = array("Q")
-    counts.frombytes(raw)
-    return counts
+def _words(raw: bytes, _: Call) -> array[int]:
+    """The bytes of uint64 numbers to a flat array."""
+    words = array("Q")
+    words.frombytes(raw)
+    return words
 
 
 def _masked_totals(partials: Sequence[tuple[float, float, int]], call: Call) -> tuple[MaskedTotals, ...]:
@@ -75,7 +75,9 @@ _ANSWERS: dict[str, Callable[[Any, Call], object]] = {
     "gram_lines": _line_numbers,
     "select": _cuts,
     "select_spread": _cuts,
-    "key_counts": _counts,
+    "key_sample": _words,
+    "key_counts": _words,
+    "key_counts_open": _words,
     "select_lines": _cuts,
     "masked_sum": _masked_totals,
     "overlap": _overlaps,

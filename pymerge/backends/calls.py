@@ -20,6 +20,7 @@ from pymerge.ops import (
     Gram,
     KeepAll,
     KeyCounts,
+    KeySample,
     Lines,
     MaskedSum,
     MaskRule,
@@ -85,6 +86,10 @@ def _select(request: Select) -> tuple[str, tuple[Any, ...]]:
     return "select", (list(request.counts),)
 
 
+def _key_counts(request: KeyCounts) -> tuple[str, tuple[Any, ...]]:
+    return ("key_counts_open" if request.open else "key_counts"), (list(request.lows), request.shift, request.buckets)
+
+
 def _weighted_sum(request: WeightedSum) -> tuple[str, tuple[Any, ...]]:
     if request.lines:
         return "weighted_sum_lines", (request.coefficients, _lines(request.lines))
@@ -109,7 +114,8 @@ _CALLS: dict[type[Any], Callable[[Any], tuple[str, tuple[Any, ...]]]] = {
     Gram: _gram,
     Select: _select,
     SelectSpread: lambda request: ("select_spread", (request.share,)),
-    KeyCounts: lambda request: ("key_counts", (list(request.lows), request.shift, request.buckets)),
+    KeySample: lambda request: ("key_sample", (request.apart,)),
+    KeyCounts: _key_counts,
     MaskedSum: lambda request: ("masked_sum", (_rules(request.rules), request.norm)),
     Overlap: lambda request: ("overlap", (_rules(request.rules),)),
     RowDivergence: lambda request: ("row_divergence", (_lines(request.lines),)),

@@ -208,6 +208,15 @@ class Engine {
 
 }  // namespace
 
+template <bool open>
+void measure_key_counts(Engine& engine, std::int64_t ticket, const Tensors& tensors,
+                        const Tensor* base, const std::string& compute,
+                        std::vector<std::uint64_t> lows, int shift, std::int64_t buckets) {
+  engine.submit(ticket,
+                make_key_counts(tensors, base, compute, std::move(lows), shift, buckets, open),
+                &key_counts_answer);
+}
+
 void bind_engine(py::module_& module) {
   using py::arg;
   py::class_<Engine>(module, "Engine")
@@ -253,14 +262,14 @@ void bind_engine(py::module_& module) {
                  make_select_lines(tensors, base, compute, counts, factors, lines, self.gathered()),
                  &select_answer);
            })
-      .def("measure_key_counts",
+      .def("measure_key_sample",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, std::vector<std::uint64_t> lows, int shift,
-              std::int64_t buckets) {
-             self.submit(ticket,
-                         make_key_counts(tensors, base, compute, std::move(lows), shift, buckets),
-                         &key_counts_answer);
+              const std::string& compute, std::int64_t apart) {
+             self.submit(ticket, make_key_sample(tensors, base, compute, apart),
+                         &key_sample_answer);
            })
+      .def("measure_key_counts", &measure_key_counts<false>)
+      .def("measure_key_counts_open", &measure_key_counts<true>)
       .def("measure_row_divergence",
            [](Engine& self, std::int64_t ticket, const Tensors& tensors, const Tensor& base,
               const std::string& compute, const LinesTuple& lines) {

@@ -101,16 +101,29 @@ void bind_ops(py::module_& module) {
         return select_answer(*job);
       },
       arg("tensors"), arg("base"), arg("compute"), arg("share"), arg("threads"));
+  for (const bool open : {false, true}) {
+    module.def(
+        open ? "key_counts_open" : "key_counts",
+        [open](const Tensors& tensors, const Tensor* base, const std::string& compute,
+               std::vector<std::uint64_t> lows, int shift, std::int64_t buckets, int threads) {
+          const auto job =
+              make_key_counts(tensors, base, compute, std::move(lows), shift, buckets, open);
+          run_released(job, threads);
+          return key_counts_answer(*job);
+        },
+        arg("tensors"), arg("base"), arg("compute"), arg("lows"), arg("shift"), arg("buckets"),
+        arg("threads"), "The bytes of [n, buckets] uint64; open, of [n, buckets + 1].");
+  }
   module.def(
-      "key_counts",
-      [](const Tensors& tensors, const Tensor* base, const std::string& compute,
-         std::vector<std::uint64_t> lows, int shift, std::int64_t buckets, int threads) {
-        const auto job = make_key_counts(tensors, base, compute, std::move(lows), shift, buckets);
+      "key_sample",
+      [](const Tensors& tensors, const Tensor* base, const std::string& compute, std::int64_t apart,
+         int threads) {
+        const auto job = make_key_sample(tensors, base, compute, apart);
         run_released(job, threads);
-        return key_counts_answer(*job);
+        return key_sample_answer(*job);
       },
-      arg("tensors"), arg("base"), arg("compute"), arg("lows"), arg("shift"), arg("buckets"),
-      arg("threads"), "The bytes of [n, buckets] uint64.");
+      arg("tensors"), arg("base"), arg("compute"), arg("apart"), arg("threads"),
+      "The bytes of [n, keys] uint64.");
   module.def(
       "select_lines",
       [](const Tensors& tensors, const Tensor* base, const std::string& compute,

@@ -180,9 +180,15 @@ std::shared_ptr<RowDivergenceMeasure> make_row_divergence(const std::vector<cons
 std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   std::vector<std::uint64_t> lows, int shift,
-                                                  std::int64_t buckets) {
+                                                  std::int64_t buckets, bool open) {
   return std::make_shared<KeyCountsMeasure>(to_inputs(tensors, base), to_compute(compute),
-                                            std::move(lows), shift, buckets);
+                                            std::move(lows), shift, buckets, open);
+}
+
+std::shared_ptr<KeySampleMeasure> make_key_sample(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  std::int64_t apart) {
+  return std::make_shared<KeySampleMeasure>(to_inputs(tensors, base), to_compute(compute), apart);
 }
 
 std::shared_ptr<MaskedSumMeasure> make_masked_sum(const std::vector<const Tensor*>& tensors,
@@ -287,6 +293,11 @@ py::object to_bytes(const std::vector<double>& numbers) {
   return py::bytes(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(double));
 }
 
+py::object words_answer(const std::vector<std::uint64_t>& words) {
+  return py::bytes(reinterpret_cast<const char*>(words.data()),
+                   words.size() * sizeof(std::uint64_t));
+}
+
 }  // namespace
 
 py::object gram_lines_answer(const GramLinesMeasure& job) { return to_bytes(job.sums()); }
@@ -301,11 +312,9 @@ py::object select_answer(const SelectMeasure& job) {
   return cuts;
 }
 
-py::object key_counts_answer(const KeyCountsMeasure& job) {
-  const std::vector<std::uint64_t>& counts = job.counts();
-  return py::bytes(reinterpret_cast<const char*>(counts.data()),
-                   counts.size() * sizeof(std::uint64_t));
-}
+py::object key_counts_answer(const KeyCountsMeasure& job) { return words_answer(job.counts()); }
+
+py::object key_sample_answer(const KeySampleMeasure& job) { return words_answer(job.keys()); }
 
 py::object masked_sum_answer(const MaskedSumMeasure& job) {
   // [tiles * n] rows of (total, kept, count), tile by tile.

@@ -54,10 +54,13 @@ std::shared_ptr<SelectMeasure> make_select(const std::vector<const Tensor*>& ten
                                            const Tensor* base, const std::string& compute,
                                            const std::vector<std::int64_t>& counts,
                                            std::int64_t gathered = SelectMeasure::kGathered);
+std::shared_ptr<KeySampleMeasure> make_key_sample(const std::vector<const Tensor*>& tensors,
+                                                  const Tensor* base, const std::string& compute,
+                                                  std::int64_t apart);
 std::shared_ptr<KeyCountsMeasure> make_key_counts(const std::vector<const Tensor*>& tensors,
                                                   const Tensor* base, const std::string& compute,
                                                   std::vector<std::uint64_t> lows, int shift,
-                                                  std::int64_t buckets);
+                                                  std::int64_t buckets, bool open);
 // `factors`: a flat buffer of [count] doubles.
 std::shared_ptr<SelectMeasure> make_select_spread(const std::vector<const Tensor*>& tensors,
                                                   const std::string& compute, double share,
@@ -109,6 +112,7 @@ std::shared_ptr<Combine> make_fusion(const std::vector<const Tensor*>& tensors, 
 py::object gram_answer(const GramMeasure& job);
 py::object gram_lines_answer(const GramLinesMeasure& job);
 py::object select_answer(const SelectMeasure& job);
+py::object key_sample_answer(const KeySampleMeasure& job);
 py::object key_counts_answer(const KeyCountsMeasure& job);
 py::object row_divergence_answer(const RowDivergenceMeasure& job);
 py::object masked_sum_answer(const MaskedSumMeasure& job);

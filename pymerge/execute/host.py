@@ -32,6 +32,9 @@ def _read_ahead(stored: StoredTensor) -> None:
 class HostFeeder:
     """Any backend's Ops on whole tensors; the engine only writes. For the reference and device backends."""
 
+    #: What is in memory is soon read a third time.
+    sampling = False
+
     def __init__(self, engine: _core.Engine, ops: Ops, warm_up: WarmUp | None = None) -> None:
         """`warm_up`: what to wait for before the first tensor is worked on."""
         self._engine = engine

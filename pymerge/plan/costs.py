@@ -12,6 +12,7 @@ from pymerge.ops import (
     Cut,
     Gram,
     KeyCounts,
+    KeySample,
     MaskedTotals,
     Measure,
     Overlap,
@@ -99,8 +100,8 @@ def find_twin(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
 
 
 def _count_passes(request: Measure | Combine) -> int:
-    """A group's cuts are found in two passes that count, and one more for what ties at them."""
-    return 3 if isinstance(request, Select) and request.group else 1
+    """A group's cuts are found in a pass that counts, and one more for what ties at them."""
+    return 2 if isinstance(request, Select) and request.group else 1
 
 
 def _answer(request: Measure) -> object:
@@ -117,7 +118,9 @@ def _answer(request: Measure) -> object:
     if isinstance(request, SelectSpread):
         return (Cut(bits=0, last=0),)
     if isinstance(request, KeyCounts):
-        return array("Q", [0]) * (len(request.sources) * request.buckets)
+        return array("Q", [0]) * (len(request.sources) * (request.buckets + request.open))
+    if isinstance(request, KeySample):
+        return array("Q")
     if isinstance(request, RowDivergence):
         return array("d", [1.0])
     if isinstance(request, Overlap):

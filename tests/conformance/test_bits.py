@@ -25,6 +25,7 @@ from pymerge.ops import (
     Fusion,
     Gram,
     KeyCounts,
+    KeySample,
     Lines,
     MaskedSum,
     NearSwap,
@@ -116,8 +117,20 @@ class TestEveryBackend:
                     ((some, 1), narrow, 300),
                     ((0, some), whole, 1),
                     ((0, some), 0, 1),
+                    ((0, some), 0, 1 << 12),
+                    ((some, 1), narrow - 8, 1 << 16),
                 ):
-                    request = KeyCounts((1, 2), lows, shift, buckets, base)
+                    for beyond in (False, True):
+                        request = KeyCounts((1, 2), lows, shift, buckets, base, beyond)
+                        answers = [each.measure(request, operands, compute_of(dtype)) for each in (ops, REFERENCE)]
+                        assert answers[0] == answers[1], (length, request)
+
+    def test_key_sample(self, ops: Ops, dtype: str, special: bool) -> None:
+        for length in cases.LENGTHS:
+            operands = cases.make(dtype, length, 2, special=special)
+            for base in (0, None):
+                for apart in (65, 1 << 10):
+                    request = KeySample((1, 2, 1), apart, base)
                     answers = [each.measure(request, operands, compute_of(dtype)) for each in (ops, REFERENCE)]
                     assert answers[0] == answers[1], (length, request)
 
