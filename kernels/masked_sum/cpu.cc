@@ -69,7 +69,7 @@ void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t 
                        MaskedTotals& totals, const MaskAt& mask_at) {
   double all[kLanes];
   double kept[kLanes];
-  std::int64_t ones = 0;
+  auto ones = V::no_bits();
   const VectorInput<V, dtype> input(tensor, begin);
   const VectorInput<V, dtype> origin(base, begin);
   const auto add = [](typename V::Wide sum, typename V::Wide term) {
@@ -82,7 +82,7 @@ void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t 
       const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
       const auto mask = mask_at(k);
       const auto masked = V::keep(mask, magnitude);
-      ones += V::count(mask);
+      ones = V::count_in(ones, mask);
       sums[0] = add(sums[0], V::widen_low(magnitude));
       sums[1] = add(sums[1], V::widen_high(magnitude));
       sums[2] = add(sums[2], V::widen_low(masked));
@@ -95,7 +95,7 @@ void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t 
   }
   totals.total += tree_sum(all);
   totals.kept += tree_sum(kept);
-  totals.count += ones;
+  totals.count += V::total(ones);
 }
 
 // The same under a rule that draws.
