@@ -29,16 +29,48 @@ void add(const Operand* tensors, int n, const Operand* base, Compute compute, bo
   });
 }
 
+// Rows shorter than this are decoded many at a time, columns fewer than this by whole blocks.
+constexpr std::int64_t kShort = kLanes;
+
 void add_rows(const Operand* tensors, int n, const Operand* base, Compute compute, bool narrow,
               Range range, const Lines& lines, std::int64_t tile, double* sums, double* edge,
               void* scratch) {
   const std::int64_t pairs = n * (n + 1) / 2;
+  const auto sums_of = [=](std::int64_t row) {
+    return row * lines.length < tile ? edge : sums + row * pairs;
+  };
   with_dots(tensors, n, base, compute, narrow, scratch, [&](const auto& dots) {
     for_each_chunk(range, [&](std::int64_t begin, int count) {
+      if (lines.length < kShort) {
+        dots.decode_part(begin, 0, count);
+        for_each_line(lines, begin, count, [&](int first, int end, std::int64_t row) {
+          dots.add_decoded(first, end, sums_of(row));
+        });
+        return;
+      }
       for_each_line(lines, begin, count, [&](int first, int end, std::int64_t row) {
-        dots.add(begin, first, end, row * lines.length < tile ? edge : sums + row * pairs);
+        dots.add(begin, first, end, sums_of(row));
       });
     });
+  });
+}
+
+// The products of a run of one canonical block, by plain loops.
+template <typename Real>
+void add_columns_plain(const Dots<Real, double>& dots, std::int64_t begin, int count,
+                       const Lines& lines, double* sums) {
+  dots.decode_part(begin, 0, count);
+  for_each_line(lines, begin, count, [&](int first, int end, std::int64_t column) {
+    double* __restrict sum = sums + column;
+    for (int i = 0; i < dots.size(); ++i) {
+      for (int j = i; j < dots.size(); ++j, sum += lines.count) {
+        const Real* a = dots.values(i) + first;
+        const Real* b = dots.values(j) + first;
+        for (int e = 0; e < end - first; ++e) {
+          sum[e] += static_cast<double>(a[e]) * static_cast<double>(b[e]);
+        }
+      }
+    }
   });
 }
 
@@ -46,26 +78,17 @@ void add_rows(const Operand* tensors, int n, const Operand* base, Compute comput
 // every tensor is in use at a time, often all in one set of eight: two tensors of these fit.
 constexpr std::int64_t kRows = 4;
 
-// The products of up to a block's part of one row, by plain loops; `sums` is its first column's.
-template <typename Real>
-void add_columns_plain(const Operand* tensors, int n, const Operand* base, std::int64_t begin,
-                       int count, std::int64_t width, double* __restrict sums, Real* scratch) {
-  Dots<Real, double>(tensors, n, base, scratch).decode_to(scratch, begin, count);
-  for (int i = 0; i < n; ++i) {
-    for (int j = i; j < n; ++j, sums += width) {
-      const Real* a = scratch + i * kBlock;
-      const Real* b = scratch + j * kBlock;
-      for (int e = 0; e < count; ++e) {
-        sums[e] += static_cast<double>(a[e]) * static_cast<double>(b[e]);
-      }
-    }
-  }
-}
-
 template <typename Real>
 void add_columns_as(const Operand* tensors, int n, const Operand* base, Range range,
                     const Lines& lines, double* sums, Real* scratch) {
+  const Dots<Real, double> dots(tensors, n, base, scratch);
   const std::int64_t width = lines.count;
+  if (width < kShort) {
+    for_each_chunk(range, [&](std::int64_t begin, int count) {
+      add_columns_plain(dots, begin, count, lines, sums);
+    });
+    return;
+  }
   const std::int64_t end = range.begin + range.count;
   for (std::int64_t at = range.begin; at < end;) {
     // The rest of a row, or a few whole ones.
@@ -78,8 +101,7 @@ void add_columns_as(const Operand* tensors, int n, const Operand* base, Range ra
     for (std::int64_t row = 0; row < rows; ++row) {
       for (std::int64_t from = done; from < count; from += kBlock) {
         const int part = static_cast<int>(std::min(kBlock, count - from));
-        add_columns_plain(tensors, n, base, at + row * width + from, part, width,
-                          sums + column + from, scratch);
+        add_columns_plain(dots, at + row * width + from, part, lines, sums);
       }
     }
     at += (rows - 1) * width + count;

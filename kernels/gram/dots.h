@@ -48,22 +48,29 @@ class Dots {
       part_(tensors_, base_, begin, first, end, sums);
       return;
     }
-    decode_to(scratch_ + first, begin + first, end - first);
+    decode_part(begin, first, end);
+    add_decoded(first, end, sums);
+  }
+
+  // The same by plain loops, in two steps.
+  void decode_part(std::int64_t begin, int first, int end) const {
+    Real* const origin = base_ == nullptr ? nullptr : values(n_) + first;
+    if (origin != nullptr) decode(*base_, begin + first, end - first, origin);
+    for (int i = 0; i < n_; ++i) {
+      decode_delta(tensors_[i], origin, begin + first, end - first, values(i) + first);
+    }
+  }
+  void add_decoded(int first, int end, double* sums) const {
     for (int i = 0; i < n_; ++i) {
       for (int j = i; j < n_; ++j) {
-        *sums++ += part_dot<Real, Lane>(scratch_ + i * kBlock, scratch_ + j * kBlock, first, end);
+        *sums++ += part_dot<Real, Lane>(values(i), values(j), first, end);
       }
     }
   }
 
-  // The tensors' values (differences from the base, where there is one), kBlock apart.
-  void decode_to(Real* values, std::int64_t begin, int count) const {
-    Real* const origin = base_ == nullptr ? nullptr : values + n_ * kBlock;
-    if (origin != nullptr) decode(*base_, begin, count, origin);
-    for (int i = 0; i < n_; ++i) {
-      decode_delta(tensors_[i], origin, begin, count, values + i * kBlock);
-    }
-  }
+  int size() const { return n_; }
+  // A block of tensor i, or its difference from the base, where it was decoded.
+  Real* values(int i) const { return scratch_ + i * kBlock; }
 
  private:
   const Operand* const tensors_;

@@ -16,7 +16,7 @@ struct Workspace {
 };
 
 // Lines shorter than this are not worth their own loop over vectors.
-constexpr std::int64_t kShort = 64;
+constexpr std::int64_t kShort = 32;
 
 // Elements [begin, begin + count) around `base`, if that is not null, in registers as far as whole
 // vectors go; returns how many elements that were. They are of line `line`, or (`kEach`) each of
