@@ -103,11 +103,15 @@ def run_counts_open(
     return np.concatenate([counts, beyond], axis=1)
 
 
-def run_sample(tensors: Sequence[Array], base: Array | None, apart: int, compute: str) -> Array:
-    """The contract of samples, bit for bit."""
-    size = tensors[0].size
+def sample_places(size: int, apart: int) -> Array:
+    """The flat indices of the elements of a sample of `size` elements, int64."""
     runs = max(1, size // apart) if size else 0
     starts = (run * apart + run * 40503 % (apart - 64) for run in range(runs))
-    places = [place for start in starts for place in range(start, min(start + 64, size))]
+    return np.array([place for start in starts for place in range(start, min(start + 64, size))], np.int64)
+
+
+def run_sample(tensors: Sequence[Array], base: Array | None, apart: int, compute: str) -> Array:
+    """The contract of samples, bit for bit."""
+    places = sample_places(tensors[0].size, apart)
     keys = [magnitude_keys(decode_delta(tensor, base, compute))[places] for tensor in tensors]
     return np.asarray(keys, np.uint64).reshape(len(tensors), len(places))

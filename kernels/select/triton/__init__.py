@@ -8,10 +8,11 @@ import torch
 
 from ...common.triton.launch import to_bytes
 from ...common.triton.lines import line_numbers
+from ..spec import sample_places
 from .scores import Scores
 from .search import Pair, find_cuts
 
-__all__ = ["run", "run_counts", "run_lines", "run_spread"]
+__all__ = ["run", "run_counts", "run_counts_open", "run_lines", "run_sample", "run_spread"]
 
 
 def _owned(tensors: Sequence[torch.Tensor]) -> tuple[tuple[torch.Tensor, ...], list[int]]:
@@ -55,6 +56,38 @@ def run_counts(
     compute: str,
 ) -> bytes:
     """The contract of counts: the bytes of [n, buckets] integers of 64 bits."""
+    return _counts(tensors, base, lows, shift, buckets, compute, beyond=False)
+
+
+def run_counts_open(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    lows: Sequence[int],
+    shift: int,
+    buckets: int,
+    compute: str,
+) -> bytes:
+    """The contract of counts with an open last bucket: the bytes of [n, buckets + 1] integers of 64 bits."""
+    return _counts(tensors, base, lows, shift, buckets + 1, compute, beyond=True)
+
+
+def _counts(
+    tensors: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    lows: Sequence[int],
+    shift: int,
+    buckets: int,
+    compute: str,
+    beyond: bool,
+) -> bytes:
     unique, owners = _owned(tensors)
     starts = [min(low, (1 << 63) - 1) for low in lows]
-    return to_bytes(Scores(unique, base, compute).counts(owners, starts, [shift] * len(owners), buckets))
+    return to_bytes(Scores(unique, base, compute).counts(owners, starts, [shift] * len(owners), buckets, beyond))
+
+
+def run_sample(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, apart: int, compute: str) -> bytes:
+    """The contract of samples: the bytes of [n, keys] integers of 64 bits."""
+    places = torch.from_numpy(sample_places(tensors[0].numel(), apart)).to(tensors[0].device)
+    sampled = tuple(tensor[places] for tensor in tensors)
+    scores = Scores(sampled, None if base is None else base[places], compute)
+    return to_bytes(scores.keys(0, scores.count).long())

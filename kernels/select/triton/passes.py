@@ -159,6 +159,7 @@ def count_keys(
     OWNERS: tl.constexpr,
     ENTRIES: tl.constexpr,
     NARROW: tl.constexpr,
+    OPEN: tl.constexpr,
     HOW: tl.constexpr,
     STRIDED: tl.constexpr,
     HAS_BASE: tl.constexpr,
@@ -167,7 +168,10 @@ def count_keys(
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    """The contract of run_counts; `numbers`: buckets, then of each entry where they begin and a shift."""
+    """The contract of run_counts; `numbers`: buckets, then of each entry where they begin and a shift.
+
+    OPEN: the last bucket holds all keys beyond, too.
+    """
     start = tl.program_id(0).to(tl.int64) * WIDTH
     offsets = start + tl.arange(0, WIDTH)
     inside = offsets < count
@@ -180,6 +184,8 @@ def count_keys(
             if OWNERS[e] == i:
                 low = index_of(numbers, 1 + 2 * e)
                 bucket = (keys - low) >> index_of(numbers, 2 + 2 * e)
+                if OPEN:
+                    bucket = tl.minimum(bucket, buckets - 1)
                 counted = inside & (keys >= low) & (bucket < buckets)
                 to = counts + e * buckets
                 if NARROW:

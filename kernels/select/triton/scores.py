@@ -101,8 +101,10 @@ class Scores:
         self.launch(write_keys, size, (out,), self.numbers(0, stride, stride - run), RUN=run)
         return out
 
-    def counts(self, owners: Sequence[int], lows: Sequence[int], shifts: Sequence[int], buckets: int) -> torch.Tensor:
-        """[entries, buckets]: the contract of run_counts, with a shift each."""
+    def counts(
+        self, owners: Sequence[int], lows: Sequence[int], shifts: Sequence[int], buckets: int, beyond: bool = False
+    ) -> torch.Tensor:
+        """[entries, buckets]: the contract of run_counts, with a shift each; `beyond`: the last bucket is open."""
         out = self.zeros(len(owners), buckets)
         pairs = [number for pair in zip(lows, shifts, strict=True) for number in pair]
         self.launch(
@@ -113,6 +115,7 @@ class Scores:
             OWNERS=tuple(owners),
             ENTRIES=len(owners),
             NARROW=buckets <= BUCKETS,
+            OPEN=beyond,
         )
         return out
 
