@@ -63,7 +63,7 @@ void add_block(const Real* delta, const Bits<Real>* keep, Norm norm, MaskedTotal
 }
 
 // A whole block of a task vector, a vector's width of lanes at a time, so that all sums stay in
-// registers. mask_at(k): the mask of the vector from element k on. L1 or L2.
+// registers. mask_at(k, delta): the mask of the vector from element k on. L1 or L2.
 template <typename V, DType dtype, Norm norm, typename MaskAt>
 void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t begin,
                        MaskedTotals& totals, const MaskAt& mask_at) {
@@ -79,8 +79,9 @@ void add_block_vectors(const Operand& tensor, const Operand& base, std::int64_t 
   for (int lane = 0; lane < kLanes; lane += V::kWidth) {
     typename V::Wide sums[4] = {};
     for (int k = lane; k < kBlock; k += kLanes) {
-      const auto magnitude = V::magnitude(V::subtract(input[k], origin[k]));
-      const auto mask = mask_at(k);
+      const auto delta = V::subtract(input[k], origin[k]);
+      const auto magnitude = V::magnitude(delta);
+      const auto mask = mask_at(k, delta);
       const auto masked = V::keep(mask, magnitude);
       ones = V::count_in(ones, mask);
       sums[0] = add(sums[0], V::widen_low(magnitude));
@@ -105,7 +106,7 @@ void add_block_drawn(const Masked& masked, std::int64_t begin, MaskedTotals& tot
   rule_draws<float>(masked, begin, kBlock, draws);
   const auto limit = V::fill_key(draw_limit(masked.rule));
   add_block_vectors<V, dtype, norm>(masked.tensor, *masked.base, begin, totals,
-                                    [&](int k) { return V::drawn(draws + k, limit); });
+                                    [&](int k, auto) { return V::drawn(draws + k, limit); });
 }
 
 // And under a mask of words.
@@ -113,8 +114,30 @@ template <typename V, DType dtype, Norm norm>
 void add_block_kept(const Masked& masked, const std::uint32_t* keep, std::int64_t begin,
                     MaskedTotals& totals) {
   const auto ones = V::fill_key(~0u);
-  add_block_vectors<V, dtype, norm>(masked.tensor, *masked.base, begin, totals,
-                                    [&](int k) { return V::equal(V::load_keys(keep + k), ones); });
+  add_block_vectors<V, dtype, norm>(masked.tensor, *masked.base, begin, totals, [&](int k, auto) {
+    return V::equal(V::load_keys(keep + k), ones);
+  });
+}
+
+// Whether a band is the same for all of a block: no cut's last tie lies in it.
+bool is_constant(const Rule& rule, std::int64_t begin) {
+  const auto inside = [=](std::int64_t last) {
+    return last + 1 > begin && last + 1 < begin + kBlock;
+  };
+  return !inside(rule.outer.last) && !inside(rule.inner.last);
+}
+
+// And under a band that is.
+template <typename V, DType dtype, Norm norm>
+void add_block_band(const Masked& masked, std::int64_t begin, MaskedTotals& totals) {
+  // Keys compare as signed numbers.
+  constexpr std::uint32_t kLargest = 0x7fffffffu;
+  const Rule& rule = masked.rule;
+  const auto low = V::fill_key(std::min(kLargest, first_inside<float>(rule.outer, begin)));
+  const auto high = V::fill_key(std::min(kLargest, first_inside<float>(rule.inner, begin)));
+  add_block_vectors<V, dtype, norm>(
+      masked.tensor, *masked.base, begin, totals,
+      [&](int, auto delta) { return V::in_band(V::magnitude_key(delta), low, high); });
 }
 
 // Whole blocks of `range`, where vectors serve; returns how many elements that were.
@@ -129,16 +152,18 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
                          [=](const Rule& rule) { return ((rule.kind == kinds) || ...); });
     };
     const bool random = all(Rule::Kind::kBernoulli, Rule::Kind::kRanked);
-    const bool apart = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll);
-    if (base == nullptr || norm == Norm::kMax || !(random || apart)) return 0;
+    const bool other = all(Rule::Kind::kSpread, Rule::Kind::kKeepAll, Rule::Kind::kBand);
+    if (base == nullptr || norm == Norm::kMax || !(random || other)) return 0;
     with_dtype(tensors, n, base, [&](auto dtype) {
       const auto add_drawn = norm == Norm::kL1 ? &add_block_drawn<V, dtype(), Norm::kL1>
                                                : &add_block_drawn<V, dtype(), Norm::kL2>;
       const auto add_kept = norm == Norm::kL1 ? &add_block_kept<V, dtype(), Norm::kL1>
                                               : &add_block_kept<V, dtype(), Norm::kL2>;
+      const auto add_band = norm == Norm::kL1 ? &add_block_band<V, dtype(), Norm::kL1>
+                                              : &add_block_band<V, dtype(), Norm::kL2>;
       for (; done + kBlock <= range.count; done += kBlock) {
         const std::int64_t begin = range.begin + done;
-        if (apart && any_spread(rules, n)) {
+        if (any_spread(rules, n)) {
           spread_of(tensors, n, begin, kBlock, space->base, space->delta, space->spread);
         }
         for (int i = 0; i < n; ++i) {
@@ -147,7 +172,15 @@ std::int64_t add_vectors(const Operand* tensors, const Rule* rules, int n, const
             add_drawn(masked, begin, totals[i]);
             continue;
           }
-          // Neither kind looks at the task vector.
+          // Only bands look at the task vector.
+          if (rules[i].kind == Rule::Kind::kBand) {
+            if (is_constant(rules[i], begin)) {
+              add_band(masked, begin, totals[i]);
+              continue;
+            }
+            decode(*base, begin, kBlock, space->base);
+            decode_delta<Real>(tensors[i], space->base, begin, kBlock, space->delta);
+          }
           mask_of(masked, begin, kBlock, space->delta, space->spread, space->keep);
           add_kept(masked, space->keep, begin, totals[i]);
         }
