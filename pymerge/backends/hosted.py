@@ -34,6 +34,9 @@ class HostedOps:
         self._device = device
 
     def _load(self, array: Any) -> torch.Tensor:
+        if array.size == 0:
+            # Whatever strides it has, which a view of bytes may not.
+            return torch.empty(0, dtype=_TORCH[array.dtype], device=self._device)
         # Bytes, because torch has no ml_dtypes; it warns of arrays that may not be written, so those are copied.
         raw = np.ascontiguousarray(array).view(np.uint8)
         loaded = torch.from_numpy(raw if raw.flags.writeable else raw.copy()).to(self._device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from threading import Thread
@@ -19,6 +20,8 @@ __all__ = ["WarmUp"]
 
 #: Kernels are compiled anew for sizes that 16 divides and for those it does not; for 1 as well.
 _DIVISOR = 16
+#: Larger tensors than this take other ways through some kernels (kernels/select/triton/search.py).
+_LARGE = 1 << 18
 
 
 class WarmUp:
@@ -46,8 +49,12 @@ class WarmUp:
             raise self._error
 
 
-def _small(size: int) -> int:
-    return size if size <= 2 * _DIVISOR else _DIVISOR + size % _DIVISOR
+def _shrink(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A small shape, the product of which is large if that of `shape` is, in its first dimension."""
+    small = [size if size <= 2 * _DIVISOR else _DIVISOR + size % _DIVISOR for size in shape]
+    if math.prod(shape) > _LARGE:
+        small[0] += -(-_LARGE // math.prod(small[1:]) // _DIVISOR) * _DIVISOR
+    return tuple(small)
 
 
 def _list_kinds(tasks: Sequence[TensorTask]) -> Iterator[TensorTask]:
@@ -56,8 +63,8 @@ def _list_kinds(tasks: Sequence[TensorTask]) -> Iterator[TensorTask]:
     for task in tasks:
         if task.inputs is None:
             continue
-        shape = tuple(map(_small, task.shape))
-        inputs = replace(task.inputs, shape=shape, count=int(np.prod(shape, dtype=np.int64)), name="")
+        shape = _shrink(task.shape)
+        inputs = replace(task.inputs, shape=shape, count=math.prod(shape), name="")
         kinds = tuple(source.dtype.name for source in task.sources)
         key = (shape, kinds, task.dtype, task.compute, len(inputs.models), repr(inputs.values), repr(inputs.per_model))
         if key not in seen:

@@ -93,6 +93,8 @@ class TestEveryBackend:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 2, special=special)
             for request in (Gram((0, 1, 2)), Gram((1, 2), base=0), Gram((0, 1, 2), base=0), Gram((0, 1, 2, 0))):
+                if not cases.is_chosen(request, dtype, length, special, one_in=4):
+                    continue
                 answers = [each.measure(request, operands, compute_of(dtype)) for each in (ops, REFERENCE)]
                 assert same_answer(*answers), (length, request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from triton.runtime.jit import JITFunction
 import pymerge
 from pymerge.backends.hosted import HostedOps
 from pymerge.backends.triton import TritonOps
-from pymerge.execute.warm import WarmUp, run_small
+from pymerge.execute.warm import WarmUp, _shrink, run_small
 
 OPS = HostedOps(TritonOps(), torch.device("cpu"))
 
@@ -59,6 +60,19 @@ def test_small_tasks_compile_what_the_real_ones_need(
                 run_small(plan.method, task, OPS)
     assert real
     assert real <= small
+
+
+@pytest.mark.parametrize("shape", [(1 << 19,), (4096, 4096), (5, 3, 1 << 16), (70_001, 9), (2, 1 << 18)])
+def test_what_is_large_stays_large_and_as_divisible(shape: tuple[int, ...]) -> None:
+    small = _shrink(shape)
+    assert 1 << 18 < math.prod(small) < 1 << 19
+    assert [size % 16 for size in small] == [size % 16 for size in shape]
+
+
+def test_what_is_small_stays_so() -> None:
+    assert _shrink((512, 512)) == (16, 16)
+    assert _shrink((1, 33)) == (1, 17)
+    assert _shrink(()) == ()
 
 
 def test_what_compiling_raised_is_raised_where_it_is_waited_for(tmp_path: Path) -> None:
