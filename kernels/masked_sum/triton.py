@@ -68,7 +68,6 @@ def _totals(
     numbers,
     count,
     room,
-    programs,
     KINDS: tl.constexpr,
     SPREAD: tl.constexpr,
     NORM: tl.constexpr,
@@ -127,7 +126,7 @@ def _totals(
         at = blocks + i * room + block
         _store_blocks(at, whole[i], block < room, NORM, BLOCKS, REAL)
         _store_blocks(at + MODELS * room, kept[i], block < room, NORM, BLOCKS, REAL)
-        tl.store(counts + i * programs + tl.program_id(0), tl.sum(held[i]))
+        tl.store(counts + i * tl.num_programs(0) + tl.program_id(0), tl.sum(held[i]))
 
 
 def run(
@@ -162,7 +161,6 @@ def run(
         packed,
         count,
         room,
-        programs,
         KINDS=kinds,
         SPREAD="spread" in kinds,
         NORM=norm,

@@ -28,7 +28,6 @@ def _count(
     tables,
     numbers,
     count,
-    programs,
     KINDS: tl.constexpr,
     DRAWN: tl.constexpr,
     SPREAD: tl.constexpr,
@@ -74,9 +73,9 @@ def _count(
         alone = alones
         shared = shareds
     for i in tl.static_range(MODELS):
-        at = counts + 2 * i * programs + tl.program_id(0)
+        at = counts + 2 * i * tl.num_programs(0) + tl.program_id(0)
         tl.store(at, tl.sum(alone[i], 0))
-        tl.store(at + programs, tl.sum(shared[i], 0))
+        tl.store(at + tl.num_programs(0), tl.sum(shared[i], 0))
 
 
 def run(
@@ -100,7 +99,6 @@ def run(
         rank_tables(rules, tensors, base, compute, packed),
         packed,
         count,
-        programs,
         KINDS=kinds,
         DRAWN=drawn,
         SPREAD="spread" in kinds,

@@ -104,7 +104,6 @@ def scan_keys(
     lines,
     length,
     room,
-    programs,
     OWNERS: tl.constexpr,
     ENTRIES: tl.constexpr,
     HOW: tl.constexpr,
@@ -129,7 +128,7 @@ def scan_keys(
     for i in tl.static_range(KINDS):
         keys = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL)
         if HOW == "spread":
-            tl.store(sums + ENTRIES * programs + program, tl.sum((keys != 0).to(tl.int32), 0))
+            tl.store(sums + ENTRIES * tl.num_programs(0) + program, tl.sum((keys != 0).to(tl.int32), 0))
         for e in tl.static_range(ENTRIES):
             if OWNERS[e] == i:
                 low = index_of(brackets, 2 * e).to(keys.dtype)
@@ -138,7 +137,7 @@ def scan_keys(
                 above = inside & (keys > high)
                 # Both at once: neither is above 2^15.
                 both = tl.sum(within.to(tl.uint32) + (above.to(tl.uint32) << 16), 0)
-                tl.store(sums + e * programs + program, (both >> 16).to(tl.int32))
+                tl.store(sums + e * tl.num_programs(0) + program, (both >> 16).to(tl.int32))
                 slot = tl.atomic_add(slots + e * _PADDING, (both & 0xFFFF).to(tl.int64), sem="relaxed")
                 at = tl.cumsum(within.to(tl.int32), 0) - 1
                 fits = within & (at < tl.maximum(tl.minimum(room - slot, WIDTH), 0).to(tl.int32))

@@ -140,7 +140,6 @@ class Scores:
             (slots, sums, keys, places),
             brackets,
             room,
-            programs,
             OWNERS=tuple(owners),
             ENTRIES=entries,
         )
