@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -152,7 +153,8 @@ def inspect() -> tuple[Codes, list[str]]:
 
     jobs = [(case, target) for case in CASES for target in (TARGETS if "/bfloat16" in case else (90,))]
     codes, wrong = {}, []
-    with ProcessPoolExecutor() as pool:
+    # Not forked: whoever asks may have threads, whose locks a copy would wait for forever.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for found in pool.map(_inspect, *zip(*jobs, strict=True), chunksize=4):
             for name, code, instructions in found:
                 codes[name] = code
