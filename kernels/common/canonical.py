@@ -10,7 +10,7 @@ import numpy as np
 
 from .convert import Array
 
-__all__ = ["BLOCK", "LANES", "TILE", "column_sums", "row_sums", "tile_sums"]
+__all__ = ["BLOCK", "LANES", "TILE", "column_sums", "group_height", "row_sums", "tile_sums"]
 
 BLOCK = 1024
 LANES = 32
@@ -64,15 +64,18 @@ def row_sums(terms: Array, length: int) -> Array:
     return sums
 
 
+def group_height(rows: int, columns: int) -> int:
+    """Rows of a group in which columns are added: at most 16 groups, fewer where columns are many."""
+    return -(-rows // max(1, min(16, 2**18 // columns)))
+
+
 def column_sums(terms: Array, columns: int) -> Array:
     """One float64 sum per column of `terms` ([rows * columns], float64).
 
-    Each column is added in order within a group of rows, of which there are at most 16, fewer where
-    columns are many; then the groups in order.
+    Each column is added in order within a group of rows (`group_height`), then the groups in order.
     """
     rows = terms.reshape(-1, columns)
-    groups = max(1, min(16, 2**18 // columns))
-    height = -(-rows.shape[0] // groups)
+    height = group_height(rows.shape[0], columns)
     sums = np.zeros(columns)
     with np.errstate(over="ignore", invalid="ignore"):
         for at in range(0, rows.shape[0], height):

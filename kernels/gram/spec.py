@@ -15,6 +15,7 @@ Rows have the lanes above; columns are added in float64 (`row_sums`, `column_sum
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,9 @@ PASSES = 1
 TOLERANCE = 4e-6
 
 
-def is_narrow(tensors: Sequence[Array], base: Array | None) -> bool:
+def is_narrow(tensors: Sequence[Any], base: Any, compute: str) -> bool:
     """Whether every product is exact in float32, so that the lanes are float32."""
-    return base is None and all(tensor.dtype.itemsize == 2 for tensor in tensors)
+    return compute == "float32" and base is None and all(tensor.dtype.itemsize == 2 for tensor in tensors)
 
 
 def _values(tensors: Sequence[Array], base: Array | None, compute: str, narrow: bool) -> list[Array]:
@@ -43,7 +44,7 @@ def _values(tensors: Sequence[Array], base: Array | None, compute: str, narrow: 
 def run(tensors: Sequence[Array], base: Array | None, compute: str) -> tuple[tuple[float, ...], ...]:
     """The contract, bit for bit."""
     with np.errstate(over="ignore", invalid="ignore"):
-        wide = _values(tensors, base, compute, compute == "float32" and is_narrow(tensors, base))
+        wide = _values(tensors, base, compute, is_narrow(tensors, base, compute))
         rows = [
             [exact_sum(tile_sums(wide[min(i, j)] * wide[max(i, j)])) for j in range(len(wide))]
             for i in range(len(wide))
@@ -54,7 +55,7 @@ def run(tensors: Sequence[Array], base: Array | None, compute: str) -> tuple[tup
 def run_lines(tensors: Sequence[Array], base: Array | None, lines: tuple[int, int, bool], compute: str) -> Array:
     """The contract per line, bit for bit; `lines` is (count, length, strided)."""
     count, length, strided = lines
-    narrow = compute == "float32" and is_narrow(tensors, base) and not strided
+    narrow = is_narrow(tensors, base, compute) and not strided
     with np.errstate(over="ignore", invalid="ignore"):
         wide = _values(tensors, base, compute, narrow)
         products = [wide[i] * wide[j] for i in range(len(wide)) for j in range(i, len(wide))]

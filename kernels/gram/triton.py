@@ -8,18 +8,17 @@ import torch
 import triton
 import triton.language as tl
 
-from ..common.canonical import BLOCK, LANES, TILE
+from ..common.canonical import BLOCK, LANES, TILE, group_height
 from ..common.triton.elements import load, load_delta
 from ..common.triton.launch import cdiv, launch, real_of, shape_of, to_bytes
 from ..common.triton.sums import add_lanes, blocks_of, tile_sums
+from .spec import is_narrow
 
 __all__ = ["run", "run_lines"]
 
 _LANES = tl.constexpr(LANES)
 _BLOCK = tl.constexpr(BLOCK)
 _TILE_BLOCKS = tl.constexpr(TILE // BLOCK)
-#: As column_sums of canonical.py has them.
-_GROUPS, _GROUP_ROOM = 16, 1 << 18
 
 
 @triton.jit
@@ -86,10 +85,6 @@ def _gram(
         tl.store(blocks + pair * room + block, add_lanes(sums[pair], BLOCKS), mask=block < room)
 
 
-def _is_narrow(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, compute: str) -> bool:
-    return compute == "float32" and base is None and all(tensor.element_size() == 2 for tensor in tensors)
-
-
 def run(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, compute: str) -> list[list[float]]:
     """The contract's partials: [tiles][pairs]."""
     models = len(tensors)
@@ -113,7 +108,7 @@ def run(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, compute: str
         PAIRS=pairs,
         BLOCKS=height,
         REAL=real_of(compute),
-        LANE=tl.float32 if _is_narrow(tensors, base, compute) else tl.float64,
+        LANE=tl.float32 if is_narrow(tensors, base, compute) else tl.float64,
         warps=shape.warps,
     )
     return tile_sums(blocks)
@@ -208,13 +203,12 @@ def run_lines(
             number,
             length,
             ROWS=rows,
-            LANE=tl.float32 if _is_narrow(tensors, base, compute) else tl.float64,
+            LANE=tl.float32 if is_narrow(tensors, base, compute) else tl.float64,
             warps=shape.warps,
             **common,
         )
         return to_bytes(sums)
-    groups = max(1, min(_GROUPS, _GROUP_ROOM // number))
-    height = cdiv(length, groups)
+    height = group_height(length, number)
     groups = cdiv(length, height)
     sums = torch.empty(groups, pairs, number, dtype=torch.float64, device=device)
     launch(

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import torch
-import triton
+
+from pymerge.kernels.common.triton.launch import INTERPRETED
 
 __all__ = ["default_device", "why_no_device"]
 
 
-def _is_interpreted() -> bool:
-    """Whether TRITON_INTERPRET=1: kernels then run on the CPU, slowly, for whoever debugs them."""
-    return bool(triton.knobs.runtime.interpret)
-
-
 def why_no_device() -> str:
     """What stands against running on a device, empty if nothing does."""
-    if _is_interpreted() or torch.cuda.is_available():
+    if INTERPRETED or torch.cuda.is_available():
         return ""
     if torch.version.cuda is None and torch.version.hip is None:
         return f"torch {torch.__version__} is built without CUDA; install a build for your GPU, or use --backend cpu"
@@ -24,4 +20,4 @@ def why_no_device() -> str:
 
 def default_device() -> torch.device:
     """The current CUDA device; the CPU under Triton's interpreter."""
-    return torch.device("cpu" if _is_interpreted() else "cuda")
+    return torch.device("cpu" if INTERPRETED else "cuda")

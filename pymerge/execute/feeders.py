@@ -15,13 +15,7 @@ __all__ = ["Feeder", "StreamFeeder"]
 
 
 class Feeder(Protocol):
-    """Runs measures and combines of tasks; answers come from `collect`.
-
-    Attributes:
-        sampling: whether `KeySample` and open `KeyCounts` are among the measures.
-    """
-
-    sampling: bool
+    """Runs measures and combines of tasks; answers come from `collect`."""
 
     def tensor(self, stored: StoredTensor) -> _core.Tensor:
         """The stored tensor as the core sees it."""
@@ -50,8 +44,6 @@ class Feeder(Protocol):
 
 class StreamFeeder:
     """The CPU backend over mapped files: tiles in, output blocks out, nothing held whole."""
-
-    sampling = True
 
     def __init__(self, engine: _core.Engine, in_place: bool = True) -> None:
         """`in_place`: mapped pages may be read where they are and stay resident for a moment."""

@@ -1,8 +1,8 @@
 """Cuts of groups: the largest magnitudes of many tensors together, found before any of them is merged.
 
 Every tensor of a group counts its keys by bucket in a bracket, the sums say which bucket holds the cut, and
-that bucket is looked at closer. A sample says where the bracket should be; if it was wrong, or without one,
-the bracket is all keys there are. Keys that tie at the cut are shared out in the plan's order; the one tensor
+that bucket is looked at closer. A sample says where the bracket should be; if it was wrong, the
+bracket is all keys there are. Keys that tie at the cut are shared out in the plan's order; the one tensor
 that gets only some of its own is asked for the cut that leaves as many.
 """
 
@@ -64,23 +64,20 @@ class _Column:
 _Columns: TypeAlias = Mapping[int, tuple[_Column, ...]]
 
 
-def find_group_cuts(
-    tasks: Sequence[TensorTask], selects: Mapping[int, Select], measure: Measures, *, sampling: bool
-) -> GroupCuts:
+def find_group_cuts(tasks: Sequence[TensorTask], selects: Mapping[int, Select], measure: Measures) -> GroupCuts:
     """Find the cuts of all groups.
 
     Args:
         tasks: the plan's.
         selects: what programs asked for, by the number of their task, in the order in which ties are shared out; of one
             precision (pymerge.plan.groups).
-        measure: called for all tasks: for a sample and two passes (a few more in float64, or where a sample misleads),
-            without it for three; then for single ones.
-        sampling: whether samples and open counts are answered.
+        measure: called for all tasks: for a sample and two passes (a few more in float64, or where the sample
+            misleads); then for single ones.
     """
     columns = _make_columns(tasks, selects)
     bits = 63 if any(tasks[number].compute.name == "float64" for number in selects) else 31
-    shift, buckets = _sample(tasks, selects, columns, bits, measure) if sampling else (0, 0)
-    if not (sampling and _count(selects, columns, shift, buckets, measure, beyond=True)):
+    shift, buckets = _sample(tasks, selects, columns, bits, measure)
+    if not _count(selects, columns, shift, buckets, measure, beyond=True):
         for column in _each(columns):
             column.low = column.above = 0
         shift = (bits - 1) // _BUCKET_BITS * _BUCKET_BITS

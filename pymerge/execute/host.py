@@ -32,9 +32,6 @@ def _read_ahead(stored: StoredTensor) -> None:
 class HostFeeder:
     """Any backend's Ops on whole tensors; the engine only writes. For the reference and device backends."""
 
-    #: What is in memory is soon read a third time.
-    sampling = False
-
     def __init__(self, engine: _core.Engine, ops: Ops, warm_up: WarmUp | None = None) -> None:
         """`warm_up`: what to wait for before the first tensor is worked on."""
         self._engine = engine
@@ -56,8 +53,9 @@ class HostFeeder:
                 _read_ahead(source)
             self._warm_up.wait()
             self._warm_up = None
+        # Pages of its own, if it wrote: torch copies what may not be written.
         return [
-            np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
+            np.memmap(s.path, np.uint8, "c", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
             if s.nbytes
             else np.empty(0, NUMPY_DTYPES[s.dtype.name])
             for s in task.sources

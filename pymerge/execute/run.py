@@ -132,7 +132,7 @@ class _Execution:
                     yield number, answer
                 tell()
 
-        self._group_cuts = find_group_cuts(self._tasks, selects, measure, sampling=self._feeder.sampling)
+        self._group_cuts = find_group_cuts(self._tasks, selects, measure)
 
     def _has_room(self, written: int, finished: int) -> bool:
         return self._measuring < _AHEAD and self._decided - written < _AHEAD and self.opened - finished < _OPEN_SHARDS

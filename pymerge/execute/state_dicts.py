@@ -260,4 +260,4 @@ def _find_cuts(method: Method, jobs: Sequence[_Job], ops: Ops) -> dict[int, tupl
         for number, request in requests.items():
             yield number, ops.measure(request, jobs[number].flat(), jobs[number].task.compute)
 
-    return find_group_cuts(tasks, selects, measure, sampling=ops.name == "cpu")
+    return find_group_cuts(tasks, selects, measure)

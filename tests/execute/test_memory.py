@@ -39,6 +39,7 @@ METHODS = (
     "slerp",
     "task_arithmetic",
     "ties",
+    "ties-global",
     "dare_ties",
     "della",
     "breadcrumbs",

@@ -84,6 +84,6 @@ def test_what_compiling_raised_is_raised_where_it_is_waited_for(tmp_path: Path) 
 
     folders = write_models(tmp_path, [{"weight": np.zeros((4, 4), np.float32)} for _ in range(3)])
     plan = pymerge.plan(make_recipe("linear", folders))
-    warm_up = WarmUp(plan.method, plan.tasks, Broken())  # type: ignore[arg-type]
+    warm_up = WarmUp(plan.method, plan.tasks, Broken())
     with pytest.raises(RuntimeError, match="no assembler"):
         warm_up.wait()

@@ -14,7 +14,8 @@ import triton.language as tl
 
 __all__ = ["INTERPRETED", "Shape", "cdiv", "launch", "pack_numbers", "real_of", "shape_of", "to_bytes"]
 
-#: Whether kernels run in Triton's interpreter, on CPU tensors. It is decided when they are decorated.
+#: Whether kernels run in Triton's interpreter, on CPU tensors, slowly, for whoever debugs them: where
+#: TRITON_INTERPRET=1 when they are decorated.
 INTERPRETED: bool = triton.knobs.runtime.interpret
 
 
@@ -80,7 +81,8 @@ def pack_numbers(device: torch.device, values: Iterable[int | float]) -> torch.T
 
 def to_bytes(tensor: torch.Tensor) -> bytes:
     """The bytes of a tensor's elements in order, on the host."""
-    return bytes(tensor.contiguous().cpu().numpy().tobytes())
+    content: bytes = tensor.contiguous().cpu().numpy().tobytes()
+    return content
 
 
 def launch(kernel: Any, programs: int | tuple[int, int], *arguments: Any, warps: int = 4, **constants: Any) -> None:

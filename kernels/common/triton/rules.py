@@ -17,7 +17,6 @@ from .ranks import limit_of
 
 __all__ = [
     "RULE_NUMBERS",
-    "inside_cut",
     "is_drawn",
     "kinds_of",
     "rule_keeps",
@@ -27,7 +26,7 @@ __all__ = [
     "spread_of",
 ]
 
-#: Of a rule: o_bits, o_last, i_bits, i_last | keep, key | bits, last | row, segments of a row, key.
+#: Of a rule: o_bits, o_last, i_bits, i_last | keep, key | bits, last | row, key.
 RULE_NUMBERS = 4
 _GREATEST = (1 << 63) - 1
 
@@ -54,7 +53,7 @@ def rule_numbers(rule: tuple[Any, ...]) -> list[int]:
 
 
 @triton.jit
-def inside_cut(keys, offsets, bits, last):
+def _inside_cut(keys, offsets, bits, last):
     """Whether elements belong to the largest that end at the cut (select/spec.py)."""
     return (keys > bits) | ((keys == bits) & (offsets <= last))
 
@@ -80,14 +79,14 @@ def rule_mask(KIND: tl.constexpr, numbers, at, delta, offsets, draw, limit, apar
     `draw` and, for ranks, `limit` (int32) are read by random kinds; `apart`, of `spread_of`, by "spread".
     """
     if KIND == "top":
-        return inside_cut(keys_of(delta), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        return _inside_cut(keys_of(delta), offsets, index_of(numbers, at), index_of(numbers, at + 1))
     elif KIND == "band":
         keys = keys_of(delta)
-        outer = inside_cut(keys, offsets, index_of(numbers, at), index_of(numbers, at + 1))
-        inner = inside_cut(keys, offsets, index_of(numbers, at + 2), index_of(numbers, at + 3))
+        outer = _inside_cut(keys, offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        inner = _inside_cut(keys, offsets, index_of(numbers, at + 2), index_of(numbers, at + 3))
         return outer & ~inner
     elif KIND == "spread":
-        return inside_cut(keys_of(apart), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        return _inside_cut(keys_of(apart), offsets, index_of(numbers, at), index_of(numbers, at + 1))
     elif KIND == "bernoulli":
         return draw < index_of(numbers, at)
     elif KIND == "rank_bernoulli":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -47,30 +48,6 @@ def run_lines(
     return find_cuts(Scores(unique, base, compute, "lines", scales, lines), owners, counts)
 
 
-def run_counts(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor | None,
-    lows: Sequence[int],
-    shift: int,
-    buckets: int,
-    compute: str,
-) -> bytes:
-    """The contract of counts: the bytes of [n, buckets] integers of 64 bits."""
-    return _counts(tensors, base, lows, shift, buckets, compute, beyond=False)
-
-
-def run_counts_open(
-    tensors: Sequence[torch.Tensor],
-    base: torch.Tensor | None,
-    lows: Sequence[int],
-    shift: int,
-    buckets: int,
-    compute: str,
-) -> bytes:
-    """The contract of counts with an open last bucket: the bytes of [n, buckets + 1] integers of 64 bits."""
-    return _counts(tensors, base, lows, shift, buckets + 1, compute, beyond=True)
-
-
 def _counts(
     tensors: Sequence[torch.Tensor],
     base: torch.Tensor | None,
@@ -78,11 +55,18 @@ def _counts(
     shift: int,
     buckets: int,
     compute: str,
+    *,
     beyond: bool,
 ) -> bytes:
+    """The contract of counts, `beyond`: with an open last bucket: the bytes of integers of 64 bits."""
     unique, owners = _owned(tensors)
     starts = [min(low, (1 << 63) - 1) for low in lows]
-    return to_bytes(Scores(unique, base, compute).counts(owners, starts, [shift] * len(owners), buckets, beyond))
+    shifts = [shift] * len(owners)
+    return to_bytes(Scores(unique, base, compute).counts(owners, starts, shifts, buckets + beyond, beyond))
+
+
+run_counts = partial(_counts, beyond=False)
+run_counts_open = partial(_counts, beyond=True)
 
 
 def run_sample(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, apart: int, compute: str) -> bytes:
