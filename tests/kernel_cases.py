@@ -15,6 +15,8 @@ DTYPES = tuple(NUMPY_DTYPES)
 #: Whether kernels run in an interpreter, in which one of their operations takes as long as a small tensor's
 #: merge elsewhere: it meets fewer lengths, and a part of what has many variants (`is_chosen`).
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+#: Whether each variant is compiled when it is first met, a second or two: a larger part of them.
+COMPILED = os.environ.get("PYMERGE_TEST_BACKEND") == "triton" and not INTERPRETED
 #: Around every edge that an implementation could get wrong: lanes, blocks, tiles, and odd ones.
 LENGTHS = (0, 1, LANES - 1, LANES, LANES + 1, 777, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5, TILE - 1, TILE + 1)
 if INTERPRETED:
@@ -38,8 +40,9 @@ def make(dtype: str, length: int, models: int, *, special: bool = False, seed: i
 
 
 def is_chosen(*case: object, one_in: int = 16) -> bool:
-    """Whether to run a case: all, but interpreted one in 16 of them, the same ones every time."""
-    return not INTERPRETED or zlib.crc32(repr(case).encode()) % one_in == 0
+    """Whether to run a case: interpreted one in 16, compiled here one in 4, else all; the same ones every time."""
+    share = one_in if INTERPRETED else max(1, one_in // 4) if COMPILED else 1
+    return zlib.crc32(repr(case).encode()) % share == 0
 
 
 def unaligned(array: Any, shift: int = 1) -> Any:

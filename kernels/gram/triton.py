@@ -70,13 +70,15 @@ def _gram(
     MODELS: tl.constexpr,
     PAIRS: tl.constexpr,
     BLOCKS: tl.constexpr,
+    UNROLLED: tl.constexpr,
     REAL: tl.constexpr,
     LANE: tl.constexpr,
 ):
     block = tl.program_id(0).to(tl.int64) * BLOCKS + tl.arange(0, BLOCKS)
     first = block[:, None] * _BLOCK + tl.arange(0, _LANES)[None, :]
     sums = _zeros(PAIRS, (BLOCKS, _LANES), LANE)
-    for step in range(_BLOCK // _LANES):
+    # Unrolled, so that loads are under way while earlier ones are added.
+    for step in tl.range(0, _BLOCK // _LANES, loop_unroll_factor=UNROLLED):
         offsets = first + step * _LANES
         sums = _add_products(
             sums, _values(tensors, base, offsets, offsets < count, HAS_BASE, MODELS, REAL, LANE), MODELS
@@ -107,6 +109,7 @@ def run(tensors: Sequence[torch.Tensor], base: torch.Tensor | None, compute: str
         MODELS=models,
         PAIRS=pairs,
         BLOCKS=height,
+        UNROLLED=4 if models <= 4 else 1,
         REAL=real_of(compute),
         LANE=tl.float32 if is_narrow(tensors, base, compute) else tl.float64,
         warps=shape.warps,

@@ -30,7 +30,7 @@ def _mask(out, delta, table, numbers, count, KIND: tl.constexpr, WIDTH: tl.const
         draw = draw_of(offsets, index_of(numbers, 1))
     if KIND == "rank_bernoulli":
         limit = limit_of(table, value, start, places, inside, index_of(numbers, 0))
-    keeps = rule_mask(KIND, numbers, 0, value, offsets, draw, limit, 0)
+    keeps = rule_mask(KIND, numbers, 0, value, start, places, draw, limit, 0)
     tl.store(out + offsets, keeps.to(tl.int8), mask=inside)
 
 

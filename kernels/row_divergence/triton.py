@@ -44,7 +44,7 @@ _LOG = tl.constexpr(spec.LOG)
 _LOG2E, _LN2_HIGH, _LN2_LOW = tl.constexpr(spec.LOG2E), tl.constexpr(spec.LN2_HIGH), tl.constexpr(spec.LN2_LOW)
 _MAGIC, _LEAST = tl.constexpr(spec.MAGIC), tl.constexpr(spec.LEAST)
 _CENTER = tl.constexpr(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)
-_NONE, _LOST = tl.constexpr(-math.inf), tl.constexpr(math.nan)
+_NONE = tl.constexpr(-math.inf)
 
 
 @triton.jit
@@ -200,7 +200,7 @@ def _far(out, far, tensor, base, rows, length, ROWS: tl.constexpr, LEVELS: tl.co
             total += add_lanes(totals, ROWS)
         total = tl.where(total > 0, total, 0.0)
         # Where it is NaN, a row had NaN, an infinity above all, or nothing else.
-        total = tl.where((mass == mass) & (base_mass == base_mass), total, _LOST)
+        total = tl.where((mass == mass) & (base_mass == base_mass), total, float("nan"))
         tl.store(out + row, total, mask=(row < rows) & is_far)
 
 

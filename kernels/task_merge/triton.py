@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 import triton.language as tl
 
+from ..common.convert import NUMPY_DTYPES
 from ..common.triton.elements import divide, keys_of, load, number, store
 from ..common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
 from ..common.triton.ranks import rank_tables
-from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_keeps, rule_numbers, rule_words, spread_of
+from ..common.triton.rules import (
+    RULE_NUMBERS,
+    is_drawn,
+    kinds_of,
+    rule_keeps,
+    rule_numbers,
+    rule_word,
+    rule_words,
+    spread_of,
+)
 
 __all__ = ["run"]
 
@@ -24,7 +35,11 @@ __all__ = ["run"]
 _FIRST = tl.constexpr(1)
 _STEP = tl.constexpr(4 + RULE_NUMBERS)
 _WEIGHT, _VOTE, _ALONE, _RULE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3), tl.constexpr(4)
-_SLABS, _SLAB = tl.constexpr(8), tl.constexpr(128)
+#: A block is four pairs of slabs of 128 elements.
+_PAIRS, _SLAB = tl.constexpr(4), tl.constexpr(128)
+#: Models up to which the factors of all 2^n sets that may take part are worked out beforehand: choosing one takes
+#: 2^n - 1 instructions an element, a division 12.
+_TABLED = 3
 
 
 @triton.jit
@@ -33,19 +48,19 @@ def _keep(
     table,
     numbers,
     at,
-    words,
+    word,
     apart,
     start,
     places,
     inside,
-    slab,
+    HALF: tl.constexpr,
     KIND: tl.constexpr,
 ):
     """K of one model at some elements: D, or 0 where its rule drops it."""
     if KIND == "all":
         return delta
     else:
-        keeps = rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND)
+        keeps = rule_keeps(delta, table, numbers, at, word, apart, start, places, inside, HALF, KIND)
         return tl.where(keeps, delta, 0)
 
 
@@ -79,8 +94,50 @@ def _who_agrees(kept, numbers, CONSENSUS: tl.constexpr, VOTES: tl.constexpr, MOD
         plus = total >= 0
         for i in tl.static_range(MODELS):
             # Where a vote is NaN it is on no side, and takes part.
-            agreeing = agreeing + (tl.where(plus, ~(ballots[i] <= 0), ~(ballots[i] >= 0)),)
+            agreeing = agreeing + (~(tl.where(plus, ballots[i], -ballots[i]) <= 0),)
     return agreeing
+
+
+@triton.jit
+def _look_up(agreeing, numbers, MODELS: tl.constexpr, REAL: tl.constexpr):
+    """The factor of those that take part, of `_factors`."""
+    factors = ()
+    for taking in tl.static_range(1 << MODELS):
+        factors = factors + (number(numbers, _FIRST + MODELS * _STEP + taking, REAL),)
+    # One model after the other halves what it may be.
+    for i in tl.static_range(MODELS):
+        left = ()
+        for j in tl.static_range(1 << (MODELS - 1 - i)):
+            left = left + (tl.where(agreeing[i], factors[2 * j + 1], factors[2 * j]),)
+        factors = left
+    return factors[0]
+
+
+@triton.jit
+def _work_out(
+    agreeing,
+    numbers,
+    NORMALIZE: tl.constexpr,
+    ALONE: tl.constexpr,
+    MODELS: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The factor of those that take part."""
+    divisor = tl.zeros(agreeing[0].shape, REAL)
+    single = tl.zeros(agreeing[0].shape, REAL)
+    taking = tl.zeros(agreeing[0].shape, tl.int32)
+    for i in tl.static_range(MODELS):
+        if NORMALIZE:
+            divisor = divisor + tl.where(agreeing[i], number(numbers, _FIRST + i * _STEP + _WEIGHT, REAL), 0.0)
+        if ALONE:
+            taking += agreeing[i].to(tl.int32)
+            single = single + tl.where(agreeing[i], number(numbers, _FIRST + i * _STEP + _ALONE, REAL), 0.0)
+    factor = tl.zeros(agreeing[0].shape, REAL) + number(numbers, 0, REAL)
+    if NORMALIZE:
+        factor = divide(factor, tl.where(divisor == 0, 1.0, divisor))
+    if ALONE:
+        factor = tl.where(taking == 1, single, factor)
+    return factor
 
 
 @triton.jit
@@ -92,34 +149,25 @@ def _elect(
     VOTES: tl.constexpr,
     ALONE: tl.constexpr,
     PICK: tl.constexpr,
+    TABLED: tl.constexpr,
     MODELS: tl.constexpr,
 ):
     real: tl.constexpr = kept[0].dtype
     agreeing = _who_agrees(kept, numbers, CONSENSUS, VOTES, MODELS)
-    scale = number(numbers, 0, real)
     merged = tl.zeros_like(kept[0])
-    divisor = tl.zeros_like(kept[0])
-    single = tl.zeros_like(kept[0])
-    taking = tl.zeros(kept[0].shape, tl.int32)
     for i in tl.static_range(MODELS):
         part = number(numbers, _FIRST + i * _STEP, real) * kept[i]
-        agrees = agreeing[i]
         if PICK:
-            larger = agrees & (keys_of(part) > keys_of(merged))
+            larger = agreeing[i] & (keys_of(part) > keys_of(merged))
             merged = tl.where(larger, 0.0 + part, merged)
         else:
-            merged = merged + tl.where(agrees, part, 0.0)
-        if NORMALIZE:
-            divisor = divisor + tl.where(agrees, number(numbers, _FIRST + i * _STEP + _WEIGHT, real), 0.0)
-        if ALONE:
-            taking += agrees.to(tl.int32)
-            single = single + tl.where(agrees, number(numbers, _FIRST + i * _STEP + _ALONE, real), 0.0)
-    factor = tl.zeros_like(merged) + scale
-    if NORMALIZE and not PICK:
-        factor = divide(factor, tl.where(divisor == 0, 1.0, divisor))
-    if ALONE and not PICK:
-        factor = tl.where(taking == 1, single, factor)
-    return merged * factor
+            merged = merged + tl.where(agreeing[i], part, 0.0)
+    if TABLED:
+        return merged * _look_up(agreeing, numbers, MODELS, real)
+    elif PICK or not (NORMALIZE or ALONE):
+        return merged * number(numbers, 0, real)
+    else:
+        return merged * _work_out(agreeing, numbers, NORMALIZE, ALONE, MODELS, real)
 
 
 @triton.jit
@@ -138,36 +186,62 @@ def _merge(
     VOTES: tl.constexpr,
     ALONE: tl.constexpr,
     PICK: tl.constexpr,
+    TABLED: tl.constexpr,
     MODELS: tl.constexpr,
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    slabs: tl.constexpr = _SLABS if DRAWN else 1
+    pairs: tl.constexpr = _PAIRS if DRAWN else 1
+    halves: tl.constexpr = 2 if DRAWN else 1
+    slabs: tl.constexpr = pairs * halves
     start = tl.program_id(0).to(tl.int64) * (WIDTH * slabs)
     element = tl.arange(0, WIDTH)
     words = ()
     for i in tl.static_range(MODELS):
         words = words + (rule_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
     # Not unrolled: eight slabs at once take twice the registers, and eight times as long to compile.
-    for slab in range(slabs):
-        places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
-        inside = start + places < count
-        origin = load(base, start + places, inside, REAL)
-        apart = origin
-        if SPREAD:
-            apart = spread_of(tensors, start + places, inside, MODELS, REAL)
-        kept = ()
+    for pair in range(pairs):
+        word = ()
         for i in tl.static_range(MODELS):
-            delta = load(tensors[i], start + places, inside, REAL) - origin
-            at = _FIRST + i * _STEP + _RULE
-            kept = kept + (
-                _keep(delta, tables[i], numbers, at, words[i], apart, start, places, inside, slab, KINDS[i]),
-            )
-        if CONSENSUS == "none":
-            merged = _sum(kept, numbers, MODELS)
-        else:
-            merged = _elect(kept, numbers, CONSENSUS, NORMALIZE, VOTES, ALONE, PICK, MODELS)
-        store(out, start + places, origin + merged, inside)
+            word = word + (rule_word(words[i], pair, KINDS[i]),)
+        for half in tl.static_range(halves):
+            places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + (pair * halves + half) * _SLAB
+            inside = start + places < count
+            origin = load(base, start + places, inside, REAL)
+            apart = origin
+            if SPREAD:
+                apart = spread_of(tensors, start + places, inside, MODELS, REAL)
+            kept = ()
+            for i in tl.static_range(MODELS):
+                delta = load(tensors[i], start + places, inside, REAL) - origin
+                at = _FIRST + i * _STEP + _RULE
+                kept = kept + (
+                    _keep(delta, tables[i], numbers, at, word[i], apart, start, places, inside, half, KINDS[i]),
+                )
+            if CONSENSUS == "none":
+                merged = _sum(kept, numbers, MODELS)
+            else:
+                merged = _elect(kept, numbers, CONSENSUS, NORMALIZE, VOTES, ALONE, PICK, TABLED, MODELS)
+            store(out, start + places, origin + merged, inside)
+
+
+def _factors(
+    models: int, weights: Sequence[float], normalize: bool, scale: float, alone: Sequence[float], compute: str
+) -> list[float]:
+    """[2^models]: by which the sum is multiplied where those models take part whose bits are set in the index."""
+    real = NUMPY_DTYPES[compute].type
+    factors = []
+    for taking in range(1 << models):
+        members = [i for i in range(models) if taking >> i & 1]
+        with np.errstate(all="ignore"):
+            factor = real(scale)
+            if normalize:
+                divisor = sum((real(weights[i]) for i in members), real(0))
+                factor = factor / (divisor if divisor != 0 else real(1))
+            if alone and len(members) == 1:
+                factor = real(0) + real(alone[members[0]])
+        factors.append(float(factor))
+    return factors
 
 
 def run(
@@ -189,11 +263,14 @@ def run(
     models = len(tensors)
     kinds = kinds_of(rules)
     drawn = any(map(is_drawn, kinds))
-    shape = shape_of("combine", out.numel(), models)
+    tabled = models <= _TABLED and consensus != "none" and not pick and (normalize or bool(alone))
+    shape = shape_of("drawn" if drawn else "combine", out.numel(), models)
     numbers: list[int | float] = [float(scale)]
     for i, rule in enumerate(rules):
         given = [float(column[i]) if column else 0.0 for column in (coefficients, weights, votes, alone)]
         numbers += [*given, *rule_numbers(rule)]
+    if tabled:
+        numbers += _factors(models, weights, normalize, scale, alone, compute)
     packed = pack_numbers(out.device, numbers)
     launch(
         _merge,
@@ -212,6 +289,7 @@ def run(
         VOTES=bool(votes),
         ALONE=bool(alone),
         PICK=pick,
+        TABLED=tabled,
         MODELS=models,
         WIDTH=shape.width,
         REAL=real_of(compute),

@@ -32,7 +32,8 @@ class Shape:
 #: Nothing here has been timed yet; registers, spills and the width of accesses are in tests/gates/triton.json.
 _SHAPES: dict[str, tuple[tuple[int, Shape], ...]] = {
     "combine": ((8, Shape(1024, 4)), (16, Shape(512, 4)), (1 << 30, Shape(256, 4))),
-    "lanes": ((2, Shape(1024, 4)), (4, Shape(512, 4)), (1 << 30, Shape(128, 1))),
+    "drawn": ((8, Shape(512, 4)), (16, Shape(256, 4)), (1 << 30, Shape(128, 4))),
+    "lanes": ((3, Shape(256, 2)), (4, Shape(512, 4)), (1 << 30, Shape(128, 1))),
     "masked": ((4, Shape(256, 4)), (1 << 30, Shape(128, 4))),
     "rows": ((1 << 30, Shape(256, 4)),),
     "scan": ((1 << 30, Shape(2048, 8)),),

@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .draws import philox, pick_draw
+from .draws import half_of, philox, pick_word
 from .elements import index_of, keys_of, load
 from .ranks import limit_of
 
@@ -22,6 +22,7 @@ __all__ = [
     "rule_keeps",
     "rule_mask",
     "rule_numbers",
+    "rule_word",
     "rule_words",
     "spread_of",
 ]
@@ -53,9 +54,15 @@ def rule_numbers(rule: tuple[Any, ...]) -> list[int]:
 
 
 @triton.jit
-def _inside_cut(keys, offsets, bits, last):
-    """Whether elements belong to the largest that end at the cut (select/spec.py)."""
-    return (keys > bits) | ((keys == bits) & (offsets <= last))
+def _inside_cut(keys, start, places, bits, last):
+    """Whether elements belong to the largest that end at the cut (select/spec.py).
+
+    Compares keys in their own width and places in 32 bits: of 64, each takes two instructions more.
+    """
+    if keys.dtype == tl.int32:
+        bits = tl.minimum(bits, 0x7FFFFFFF).to(tl.int32)
+    reach = tl.minimum(tl.maximum(last - start, -1), 0x7FFFFFFF).to(tl.int32)
+    return keys > tl.where(places <= reach, bits - 1, bits)
 
 
 @triton.jit
@@ -73,26 +80,26 @@ def spread_of(tensors, offsets, inside, MODELS: tl.constexpr, REAL: tl.constexpr
 
 
 @triton.jit
-def rule_mask(KIND: tl.constexpr, numbers, at, delta, offsets, draw, limit, apart):
-    """Whether elements are kept.
+def rule_mask(KIND: tl.constexpr, numbers, at, delta, start, places, draw, limit, apart):
+    """Whether elements are kept, at some places (int32) from `start` (int64) on.
 
     `draw` and, for ranks, `limit` (int32) are read by random kinds; `apart`, of `spread_of`, by "spread".
     """
     if KIND == "top":
-        return _inside_cut(keys_of(delta), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        return _inside_cut(keys_of(delta), start, places, index_of(numbers, at), index_of(numbers, at + 1))
     elif KIND == "band":
         keys = keys_of(delta)
-        outer = _inside_cut(keys, offsets, index_of(numbers, at), index_of(numbers, at + 1))
-        inner = _inside_cut(keys, offsets, index_of(numbers, at + 2), index_of(numbers, at + 3))
+        outer = _inside_cut(keys, start, places, index_of(numbers, at), index_of(numbers, at + 1))
+        inner = _inside_cut(keys, start, places, index_of(numbers, at + 2), index_of(numbers, at + 3))
         return outer & ~inner
     elif KIND == "spread":
-        return _inside_cut(keys_of(apart), offsets, index_of(numbers, at), index_of(numbers, at + 1))
+        return _inside_cut(keys_of(apart), start, places, index_of(numbers, at), index_of(numbers, at + 1))
     elif KIND == "bernoulli":
-        return draw < index_of(numbers, at)
+        return draw < index_of(numbers, at).to(tl.int32)
     elif KIND == "rank_bernoulli":
         return draw < limit
     else:
-        return offsets >= 0
+        return places >= 0
 
 
 @triton.jit
@@ -105,16 +112,24 @@ def rule_words(counters, numbers, at, KIND: tl.constexpr):
 
 
 @triton.jit
-def rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND: tl.constexpr):
+def rule_word(words, pair, KIND: tl.constexpr):
+    """Of `rule_words`, those that a pair of slabs has its draws from."""
+    if KIND == "bernoulli" or KIND == "rank_bernoulli":
+        return pick_word(words, pair)
+    else:
+        return 0
+
+
+@triton.jit
+def rule_keeps(delta, table, numbers, at, word, apart, start, places, inside, HALF: tl.constexpr, KIND: tl.constexpr):
     """Whether one model's elements are kept, at some places (int32) from `start` (int64) on.
 
-    The places are those of one of the eight slabs that the counters of `words` are for. `table` is of
-    `rank_tables`, `apart` of `spread_of`.
+    Their draws are a HALF of `word`, of `rule_word`. `table` is of `rank_tables`, `apart` of `spread_of`.
     """
     draw = 0
     limit = 0
     if KIND == "bernoulli" or KIND == "rank_bernoulli":
-        draw = pick_draw(words, slab)
+        draw = half_of(word, HALF)
     if KIND == "rank_bernoulli":
         limit = limit_of(table, delta, start, places, inside, index_of(numbers, at))
-    return rule_mask(KIND, numbers, at, delta, start + places, draw, limit, apart)
+    return rule_mask(KIND, numbers, at, delta, start, places, draw, limit, apart)
