@@ -80,7 +80,6 @@ _PASSES: dict[str, Callable[[Scores], object]] = {
     "scan": lambda scores: scores.scan(range(scores.kinds), scores.zeros(scores.kinds, 2), 1 << 10),
     "counts": lambda scores: scores.counts([0], [0], [20], 1 << 11),
     "key-counts": lambda scores: scores.counts([0], [0], [15], 1 << 16),
-    "tie": lambda scores: scores.only(0).count_of(0, 1 << 11),
 }
 
 

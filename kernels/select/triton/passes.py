@@ -9,7 +9,7 @@ from ...common.triton.elements import index_of, keys_of, load, load_delta
 from ...common.triton.lines import line_of
 from ...common.triton.rules import spread_of
 
-__all__ = ["BUCKETS", "PADDING", "count_key", "count_keys", "scan_keys", "write_keys"]
+__all__ = ["BUCKETS", "PADDING", "count_keys", "scan_keys", "write_keys"]
 
 #: Of a histogram that is made in a program before it is added.
 BUCKETS = 1 << 11
@@ -93,7 +93,7 @@ def write_keys(
 @triton.jit
 def scan_keys(
     slots,
-    sums,
+    tallies,
     gathered,
     places,
     tensors,
@@ -103,9 +103,11 @@ def scan_keys(
     count,
     lines,
     length,
+    segments,
     room,
     OWNERS: tl.constexpr,
     ENTRIES: tl.constexpr,
+    STEPS: tl.constexpr,
     HOW: tl.constexpr,
     STRIDED: tl.constexpr,
     HAS_BASE: tl.constexpr,
@@ -114,35 +116,51 @@ def scan_keys(
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    """Of each entry, a tensor and a bracket: how many keys are inside, how many above; and those inside.
+    """Of each entry, a tensor and a bracket: how many keys are above, at the ends, and between; and those between.
 
-    `slots` [ENTRIES, PADDING]: how many inside so far, on a line of the cache each. `sums` [ENTRIES, programs]: how
-    many are above; of spread, in another row, how many elements differ.
+    `tallies` [2 ENTRIES (+ 1), programs]: keys above, and at the high end times 2^16; at the low end, where it is
+    another; of spread, how many elements differ. `gathered` and `places` [ENTRIES, segments, room]: programs take
+    turns; `slots` [ENTRIES, segments, PADDING]: how many in each, on a line of the cache of its own.
     """
     program = tl.program_id(0)
-    start = program.to(tl.int64) * WIDTH
-    offsets = start + tl.arange(0, WIDTH)
-    inside = offsets < count
-    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
-    factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
-    for i in tl.static_range(KINDS):
-        keys = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL)
-        if HOW == "spread":
-            tl.store(sums + ENTRIES * tl.num_programs(0) + program, tl.sum((keys != 0).to(tl.int32), 0))
+    programs = tl.num_programs(0)
+    segment = program % segments
+    rows: tl.constexpr = 2 * ENTRIES + 1 if HOW == "spread" else 2 * ENTRIES
+    tally = ()
+    for _ in tl.static_range(rows):
+        tally = tally + (tl.zeros((WIDTH,), tl.uint32),)
+    for step in range(STEPS):
+        start = (program.to(tl.int64) * STEPS + step) * WIDTH
+        offsets = start + tl.arange(0, WIDTH)
+        inside = offsets < count
+        origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+        factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
+        keys = ()
+        for i in tl.static_range(KINDS):
+            key = _keys_of(tensors, origin, factor, offsets, inside, i, HOW, HAS_BASE, MODELS, REAL)
+            keys = keys + (tl.where(inside, key, -1),)
+        added = ()
         for e in tl.static_range(ENTRIES):
-            if OWNERS[e] == i:
-                low = index_of(brackets, 2 * e).to(keys.dtype)
-                high = index_of(brackets, 2 * e + 1).to(keys.dtype)
-                within = inside & (keys >= low) & (keys <= high)
-                above = inside & (keys > high)
-                # Both at once: neither is above 2^15.
-                both = tl.sum(within.to(tl.uint32) + (above.to(tl.uint32) << 16), 0)
-                tl.store(sums + e * tl.num_programs(0) + program, (both >> 16).to(tl.int32))
-                slot = tl.atomic_add(slots + e * _PADDING, (both & 0xFFFF).to(tl.int64), sem="relaxed")
-                at = tl.cumsum(within.to(tl.int32), 0) - 1
-                fits = within & (at < tl.maximum(tl.minimum(room - slot, WIDTH), 0).to(tl.int32))
-                tl.store(gathered + (e * room + slot) + at, keys, mask=fits)
-                tl.store(places + (e * room + slot) + at, offsets.to(places.dtype.element_ty), mask=fits)
+            key = keys[OWNERS[e]]
+            low = index_of(brackets, 2 * e).to(key.dtype)
+            high = index_of(brackets, 2 * e + 1).to(key.dtype)
+            added = added + (tl.where(key > high, 1, tl.where(key == high, 1 << 16, 0)).to(tl.uint32),)
+            added = added + (((key == low) & (low != high)).to(tl.uint32),)
+            between = (key > low) & (key < high)
+            shelf = e * segments + segment
+            slot = tl.atomic_add(slots + shelf * _PADDING + tl.zeros((WIDTH,), tl.int32), 1, between, "relaxed")
+            fits = between & (slot < room)
+            at = shelf.to(tl.int64) * room + slot
+            tl.store(gathered + at, key, mask=fits)
+            tl.store(places + at, offsets.to(places.dtype.element_ty), mask=fits)
+        if HOW == "spread":
+            added = added + ((keys[0] > 0).to(tl.uint32),)
+        sums = ()
+        for row in tl.static_range(rows):
+            sums = sums + (tally[row] + added[row],)
+        tally = sums
+    for row in tl.static_range(rows):
+        tl.store(tallies + row * programs + program, tl.sum(tally[row], 0).to(tl.int32))
 
 
 @triton.jit
@@ -193,32 +211,3 @@ def count_keys(
                     tl.atomic_add(to + each, made.to(tl.int64), mask=(each < buckets) & (made > 0), sem="relaxed")
                 else:
                     tl.atomic_add(to + bucket, tl.full((WIDTH,), 1, tl.int64), mask=counted, sem="relaxed")
-
-
-@triton.jit
-def count_key(
-    counts,
-    tensors,
-    base,
-    factors,
-    numbers,
-    count,
-    lines,
-    length,
-    HOW: tl.constexpr,
-    STRIDED: tl.constexpr,
-    HAS_BASE: tl.constexpr,
-    MODELS: tl.constexpr,
-    KINDS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    REAL: tl.constexpr,
-):
-    """How often each program's elements have one key."""
-    start = tl.program_id(0).to(tl.int64) * WIDTH
-    offsets = start + tl.arange(0, WIDTH)
-    inside = offsets < count
-    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
-    factor = _factor_of(factors, line_of(start, lines, length, STRIDED, WIDTH), inside, HOW)
-    keys = _keys_of(tensors, origin, factor, offsets, inside, 0, HOW, HAS_BASE, MODELS, REAL)
-    same = inside & (keys == index_of(numbers, 0))
-    tl.store(counts + tl.program_id(0), tl.sum(same.to(tl.int32), 0))

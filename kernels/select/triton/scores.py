@@ -8,13 +8,47 @@ from typing import Any
 
 import torch
 
-from ...common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
-from .passes import BUCKETS, PADDING, count_key, count_keys, scan_keys, write_keys
+from ...common.triton.launch import INTERPRETED, cdiv, launch, pack_numbers, real_of, shape_of
+from .passes import BUCKETS, PADDING, count_keys, scan_keys, write_keys
 
-__all__ = ["Scores"]
+__all__ = ["Scan", "Scores"]
 
 #: Elements that are sampled next to each other: of a line, so few that every line has some.
 _RUN, _LINE_RUN = 32, 4
+#: Tensors' pieces that a program of a scan goes through, one after the other: what it counts is added up once.
+_STEPS = 1 if INTERPRETED else 4
+#: Of what is gathered, at most: programs that add to one counter wait for each other.
+_SEGMENTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What lies above, at the ends of, and between brackets.
+
+    Attributes:
+        width: elements of a program.
+        tallies: [2 entries (+ 1), programs] int32, as `scan_keys` states.
+        slots: [entries, segments] int32, keys between, gathered or not.
+        keys, places: [entries, segments, room], the first `slots` of each.
+    """
+
+    width: int
+    tallies: torch.Tensor
+    slots: torch.Tensor
+    keys: torch.Tensor
+    places: torch.Tensor
+
+    def ties(self, entry: int, *, high: bool) -> torch.Tensor:
+        """[programs] int32: keys at an end of the bracket."""
+        return self.tallies[2 * entry] >> 16 & 0xFFFF if high else self.tallies[2 * entry + 1]
+
+    def totals(self) -> torch.Tensor:
+        """[entries, 4 + segments]: keys above, at the high and the low end; elements that differ; slots."""
+        entries = len(self.slots)
+        upper, lower = self.tallies[: 2 * entries : 2], self.tallies[1 : 2 * entries : 2]
+        differ = self.tallies[-1:].sum(1).expand(entries)
+        sums = [(upper & 0xFFFF).sum(1), (upper >> 16 & 0xFFFF).sum(1), lower.sum(1), differ]
+        return torch.cat([torch.stack(sums, 1), self.slots], 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +93,15 @@ class Scores:
         outs: Sequence[torch.Tensor],
         numbers: torch.Tensor,
         *extra: int,
+        steps: int = 1,
         **constants: Any,
     ) -> None:
-        """Run a kernel of this file on `size` elements."""
+        """Run a kernel of this file on `size` elements, a program on `steps` times its width."""
         shape = shape_of("scan", size)
         lines, length, strided = self.lines
         launch(
             kernel,
-            cdiv(size, shape.width),
+            cdiv(size, shape.width * steps),
             *outs,
             self.tensors,
             self.tensors[0] if self.base is None else self.base,
@@ -119,35 +154,30 @@ class Scores:
         )
         return out
 
-    def scan(
-        self, owners: Sequence[int], brackets: torch.Tensor, room: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What lies in and above `brackets` [entries, 2].
+    def scan(self, owners: Sequence[int], brackets: torch.Tensor, room: int, *, apart: bool = True) -> Scan:
+        """What lies around `brackets` [entries, 2]; `room` for as many keys between each.
 
-        Returns:
-            [entries, 3] counts of keys inside and above, and of elements that differ (of spread only);
-            [entries, room] keys, and their places.
+        `apart`: keys are gathered in several places, each of which may get more than its share of the room.
         """
         entries = len(owners)
-        programs = cdiv(self.count, shape_of("scan", self.count).width)
-        slots = self.zeros(entries, PADDING)
-        sums = self.empty(entries + (self.how == "spread"), programs, dtype=torch.int32)
-        keys = self.empty(entries, room, dtype=self.key)
-        places = self.empty(entries, room, dtype=torch.int32 if self.count < 1 << 31 else torch.int64)
+        width = shape_of("scan", self.count).width * _STEPS
+        programs = cdiv(self.count, width)
+        segments = min(max(1, programs // 4), _SEGMENTS) if apart else 1
+        share = cdiv(room, segments)
+        slots = torch.zeros(entries, segments, PADDING, dtype=torch.int32, device=brackets.device)
+        tallies = self.empty(2 * entries + (self.how == "spread"), programs, dtype=torch.int32)
+        keys = self.empty(entries, segments, share, dtype=self.key)
+        places = self.empty(entries, segments, share, dtype=torch.int32 if self.count < 1 << 31 else torch.int64)
         self.launch(
             scan_keys,
             self.count,
-            (slots, sums, keys, places),
+            (slots, tallies, keys, places),
             brackets,
-            room,
+            segments,
+            share,
+            steps=_STEPS,
             OWNERS=tuple(owners),
             ENTRIES=entries,
+            STEPS=_STEPS,
         )
-        added = sums.sum(1)
-        return torch.stack([slots[:, 0], added[:entries], added[-entries:]], 1), keys, places
-
-    def count_of(self, key: int, width: int) -> torch.Tensor:
-        """How many of each `width` elements of the one kind have this key."""
-        counts = self.empty(cdiv(self.count, width), dtype=torch.int32)
-        self.launch(count_key, self.count, (counts,), self.numbers(key))
-        return counts
+        return Scan(width, tallies, slots[:, :, 0], keys, places)

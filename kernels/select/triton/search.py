@@ -1,9 +1,9 @@
 """Which keys are the k-th largest: rules of thumb and bookkeeping on the host, passes on the device.
 
 Keys of a small tensor are sorted. Of others a sample brackets each rank; one pass over the data, for all tensors
-and counts, counts what is above the brackets and gathers what is inside; the cut is one of those. Where a bracket
-missed its rank, or holds more than there is room for, histograms narrow it to fewer, or to one key, whose last
-tie is found by counting. So no buffer is the size of a tensor.
+and counts, counts what is above the brackets and at their ends, and gathers what is between. The cut is an end,
+where the keys are few different ones, or one of the gathered. Where a bracket missed its rank, or holds more than
+there is room for, histograms narrow it to fewer, or to one key. So no buffer is the size of a tensor.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from typing import TypeAlias
 
 import torch
 
-from ...common.triton.launch import shape_of
 from ..spec import EMPTY
 from .passes import BUCKETS
-from .scores import Scores
+from .scores import Scan, Scores
 
 __all__ = ["Pair", "find_cuts"]
 
@@ -41,15 +40,10 @@ class _Entry:
     place: int  # among the cuts
     owner: int
     wanted: int
-    low: int
-    high: int
-    reach: int  # keys that are not below `low`
-    inside: int  # of them, those not above `high`
-
-    @property
-    def rank(self) -> int:
-        """Among those inside."""
-        return self.wanted - (self.reach - self.inside)
+    low: int = 0
+    high: int = 0
+    reach: int = 0  # keys that are not below `low`
+    inside: int = 0  # of them, those not above `high`
 
 
 def _sorted_cuts(scores: Scores, owners: Sequence[int], wanted: Sequence[int], share: float | None) -> list[Pair]:
@@ -88,12 +82,30 @@ def _brackets(
     return found.contiguous(), 3 * int(error * count) + (1 << 14)
 
 
-def _choose(keys: torch.Tensor, places: torch.Tensor, rank: int) -> torch.Tensor:
-    """[2]: the key of this rank among all gathered ones, and the place where its equals end."""
-    key = keys.sort(descending=True).values[rank - 1]
-    ties = torch.where(keys == key, places, torch.iinfo(places.dtype).max).sort().values
-    last = ties[(rank - 1 - (keys > key).sum()).view(1)]
-    return torch.cat([key.view(1).long(), last.long()])
+def _choose(scan: Scan, gathered: Sequence[tuple[int, _Entry, int, int]], cuts: list[Pair]) -> None:
+    """The cuts among gathered keys: of a scan's entry (its index first) that of a rank, in segments so full at most."""
+    ordered, found = [], []
+    for i, _, rank, most in gathered:
+        valid = torch.arange(most, device=scan.slots.device) < scan.slots[i, :, None]
+        keys = torch.where(valid, scan.keys[i, :, :most], -1).flatten()
+        key = keys.sort(descending=True).values[rank - 1]
+        ordered.append(keys)
+        found.append(torch.stack([key.long(), (keys > key).sum()]))
+    for (i, entry, rank, most), keys, cut in zip(gathered, ordered, found, strict=True):
+        key, before = cut.tolist()
+        ties = scan.places[i, :, :most].flatten()[keys == key].sort().values
+        cuts[entry.place] = (key, int(ties[rank - before - 1]))
+
+
+def _last_tie(scores: Scores, scan: Scan, ties: torch.Tensor, key: int, rank: int) -> int:
+    """The place of the rank-th element of this key; `ties`: of each program."""
+    sums = ties.cumsum(0, dtype=torch.int64)
+    at = torch.searchsorted(sums, rank)
+    program, before = torch.stack([at, sums[at] - ties[at]]).tolist()
+    begin = program * scan.width
+    keys = scores.keys(begin, min(scan.width, scores.count - begin))[0]
+    place: int = begin + int((keys == key).nonzero()[rank - before - 1])
+    return place
 
 
 def _narrow(scores: Scores, entries: Sequence[_Entry], room: int) -> list[_Entry]:
@@ -116,59 +128,50 @@ def _narrow(scores: Scores, entries: Sequence[_Entry], room: int) -> list[_Entry
     return done
 
 
-def _last_tie(scores: Scores, key: int, rank: int) -> int:
-    """The place of the rank-th element of this key."""
-    width = shape_of("scan", scores.count).width
-    counts = scores.count_of(key, width)
-    sums = counts.cumsum(0, dtype=torch.int64)
-    program = int(torch.searchsorted(sums, rank))
-    before = int(sums[program]) - int(counts[program])
-    begin = program * width
-    keys = scores.keys(begin, min(width, scores.count - begin))[0]
-    return begin + int((keys == key).nonzero()[rank - before - 1])
-
-
-def _settle(scores: Scores, missed: Sequence[_Entry], room: int, cuts: list[Pair]) -> None:
-    """The cuts of entries whose first bracket was of no use."""
-    entries = _narrow(scores, missed, room)
-    few = [entry for entry in entries if entry.inside <= room]
-    if few:
-        brackets = scores.numbers(*(end for entry in few for end in (entry.low, entry.high)))
-        _, keys, places = scores.scan([entry.owner for entry in few], brackets, max(e.inside for e in few))
-        chosen = [_choose(keys[i, : e.inside], places[i, : e.inside], e.rank) for i, e in enumerate(few)]
-        for entry, cut in zip(few, torch.stack(chosen).tolist(), strict=True):
-            cuts[entry.place] = tuple(cut)
-    for entry in entries:
-        if entry not in few:
-            cuts[entry.place] = (entry.low, _last_tie(scores.only(entry.owner), entry.low, entry.rank))
+def _look(
+    scores: Scores, entries: Sequence[_Entry], scan: Scan, brackets: torch.Tensor, share: float | None, cuts: list[Pair]
+) -> list[_Entry]:
+    """The cuts that a scan of the entries' brackets settles; the other entries, with where their keys are instead."""
+    greatest = torch.iinfo(scores.key).max
+    missed, gathered = [], []
+    rows = torch.cat([scan.totals(), brackets], 1).tolist()
+    for i, (entry, (above, tops, bottoms, apart, *slots, low, high)) in enumerate(zip(entries, rows, strict=True)):
+        between = sum(slots)
+        reach = above + tops + between + bottoms
+        wanted = entry.wanted if share is None else int(share * apart)
+        rank = wanted - above
+        only = scores.only(entry.owner)
+        entry = replace(entry, wanted=wanted)
+        if wanted == 0:
+            continue
+        if rank <= 0:
+            missed.append(replace(entry, low=high + 1, high=greatest, reach=above, inside=above))
+        elif rank <= tops:
+            cuts[entry.place] = (high, _last_tie(only, scan, scan.ties(i, high=True), high, rank))
+        elif rank <= tops + between and max(slots) <= scan.keys.shape[2]:
+            gathered.append((i, entry, rank - tops, max(slots)))
+        elif rank <= tops + between:
+            missed.append(replace(entry, low=low + 1, high=high - 1, reach=reach - bottoms, inside=between))
+        elif rank <= tops + between + bottoms:
+            rank -= tops + between
+            cuts[entry.place] = (low, _last_tie(only, scan, scan.ties(i, high=False), low, rank))
+        else:
+            missed.append(replace(entry, high=low - 1, reach=scores.count, inside=scores.count - reach))
+    _choose(scan, gathered, cuts)
+    return missed
 
 
 def _searched_cuts(scores: Scores, owners: Sequence[int], wanted: Sequence[int], share: float | None) -> list[Pair]:
-    count = scores.count
-    brackets, room = _brackets(scores, owners, wanted, share)
-    counters, keys, places = scores.scan(owners, brackets, room)
     cuts: list[Pair] = [EMPTY] * len(owners)
-    chosen, missed = {}, []
-    for i, (found, above, apart, low, high) in enumerate(torch.cat([counters, brackets], 1).tolist()):
-        number = wanted[i] if share is None else int(share * apart)
-        rank = number - above
-        entry = _Entry(i, owners[i], number, low, high, above + found, found)
-        if number == 0:
-            continue
-        if rank <= 0:
-            greatest = torch.iinfo(scores.key).max
-            missed.append(replace(entry, low=high + 1, high=greatest, reach=above, inside=above))
-        elif rank > found:
-            missed.append(replace(entry, low=0, high=low - 1, reach=count, inside=count - above - found))
-        elif found > room:
-            missed.append(entry)
-        else:
-            chosen[i] = _choose(keys[i, :found], places[i, :found], rank)
-    if chosen:
-        for i, cut in zip(chosen, torch.stack([*chosen.values()]).tolist(), strict=True):
-            cuts[i] = tuple(cut)
+    entries = [_Entry(place, owner, number) for place, (owner, number) in enumerate(zip(owners, wanted, strict=True))]
+    brackets, room = _brackets(scores, owners, wanted, share)
+    missed = _look(scores, entries, scores.scan(owners, brackets, room), brackets, share, cuts)
     if missed:
-        _settle(scores, missed, room, cuts)
+        left = _narrow(scores, missed, room)
+        brackets = scores.numbers(*(end for entry in left for end in (entry.low, entry.high))).view(-1, 2)
+        most = max(entry.inside if entry.low < entry.high else 1 for entry in left)
+        scan = scores.scan([entry.owner for entry in left], brackets, most, apart=False)
+        _look(scores, left, scan, brackets, None, cuts)
     return cuts
 
 
