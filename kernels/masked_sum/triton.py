@@ -17,7 +17,7 @@ from ..common.canonical import BLOCK, LANES
 from ..common.triton.elements import keys_of, load, load_delta
 from ..common.triton.launch import INTERPRETED, cdiv, launch, pack_numbers, real_of, shape_of
 from ..common.triton.ranks import rank_tables
-from ..common.triton.rules import RULE_NUMBERS, kinds_of, rule_keeps, rule_numbers, rule_word, rule_words, spread_of
+from ..common.triton.rules import RULE_NUMBERS, kinds_of, rule_keeps, rule_numbers, rule_words, spread_of
 from ..common.triton.sums import add_lanes, add_steps, blocks_of, tile_sums
 
 __all__ = ["run"]
@@ -96,37 +96,32 @@ def _totals(
         whole = whole + (tl.zeros((BLOCKS, _LANES), LANE),)
         kept = kept + (tl.zeros((BLOCKS, _LANES), LANE),)
         held = held + (tl.zeros((BLOCKS, 1 << LEVELS, _LANES), tl.int32),)
-    for pair in range(_BLOCK // _SLAB // 2):
-        word = ()
+    for slab in range(_BLOCK // _SLAB):
         for part in tl.static_range(parts):
+            places = first + (slab * _SLAB + part * wide)
+            inside = start + places < count
+            origin = 0.0
+            if HAS_BASE:
+                origin = load(base, start + places, inside, REAL)
+            apart = 0
+            if SPREAD:
+                apart = spread_of(tensors, start + places, inside, MODELS, REAL)
+            wholes = ()
+            kepts = ()
+            helds = ()
             for i in tl.static_range(MODELS):
-                word = word + (rule_word(words[part * MODELS + i], pair, KINDS[i]),)
-        for half in tl.static_range(2):
-            for part in tl.static_range(parts):
-                places = first + ((2 * pair + half) * _SLAB + part * wide)
-                inside = start + places < count
-                origin = 0.0
-                if HAS_BASE:
-                    origin = load(base, start + places, inside, REAL)
-                apart = 0
-                if SPREAD:
-                    apart = spread_of(tensors, start + places, inside, MODELS, REAL)
-                wholes = ()
-                kepts = ()
-                helds = ()
-                for i in tl.static_range(MODELS):
-                    delta = load_delta(tensors[i], origin, start + places, inside, HAS_BASE, REAL)
-                    drawn = word[part * MODELS + i]
-                    keeps = inside & rule_keeps(
-                        delta, tables[i], numbers, i * _STEP, drawn, apart, start, places, inside, half, KINDS[i]
-                    )
-                    terms = _terms(delta, NORM)
-                    wholes = wholes + (_add_terms(whole[i], terms, NORM, BLOCKS, LEVELS),)
-                    kepts = kepts + (_add_terms(kept[i], tl.where(keeps, terms, 0), NORM, BLOCKS, LEVELS),)
-                    helds = helds + (held[i] + keeps.to(tl.int32),)
-                whole = wholes
-                kept = kepts
-                held = helds
+                delta = load_delta(tensors[i], origin, start + places, inside, HAS_BASE, REAL)
+                drawn = words[part * MODELS + i]
+                keeps = inside & rule_keeps(
+                    delta, tables[i], numbers, i * _STEP, drawn, slab, apart, start, places, inside, KINDS[i]
+                )
+                terms = _terms(delta, NORM)
+                wholes = wholes + (_add_terms(whole[i], terms, NORM, BLOCKS, LEVELS),)
+                kepts = kepts + (_add_terms(kept[i], tl.where(keeps, terms, 0), NORM, BLOCKS, LEVELS),)
+                helds = helds + (held[i] + keeps.to(tl.int32),)
+            whole = wholes
+            kept = kepts
+            held = helds
     for i in tl.static_range(MODELS):
         at = blocks + i * room + block
         _store_blocks(at, whole[i], block < room, NORM, BLOCKS, REAL)

@@ -12,22 +12,12 @@ import triton.language as tl
 from ..common.triton.elements import load, load_delta
 from ..common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
 from ..common.triton.ranks import rank_tables
-from ..common.triton.rules import (
-    RULE_NUMBERS,
-    is_drawn,
-    kinds_of,
-    rule_keeps,
-    rule_numbers,
-    rule_word,
-    rule_words,
-    spread_of,
-)
+from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_keeps, rule_numbers, rule_words, spread_of
 
 __all__ = ["run"]
 
 _STEP = tl.constexpr(RULE_NUMBERS)
-#: A block is four pairs of slabs of 128 elements.
-_PAIRS, _SLAB = tl.constexpr(4), tl.constexpr(128)
+_SLABS, _SLAB = tl.constexpr(8), tl.constexpr(128)
 
 
 @triton.jit
@@ -46,9 +36,7 @@ def _count(
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    pairs: tl.constexpr = _PAIRS if DRAWN else 1
-    halves: tl.constexpr = 2 if DRAWN else 1
-    slabs: tl.constexpr = pairs * halves
+    slabs: tl.constexpr = _SLABS if DRAWN else 1
     start = tl.program_id(0).to(tl.int64) * (WIDTH * slabs)
     element = tl.arange(0, WIDTH)
     words = ()
@@ -59,35 +47,31 @@ def _count(
         alone = alone + (tl.zeros((WIDTH,), tl.int32),)
         shared = shared + (tl.zeros((WIDTH,), tl.int32),)
     # Not unrolled: eight slabs at once are more than registers hold.
-    for pair in range(pairs):
-        word = ()
+    for slab in range(slabs):
+        places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
+        inside = start + places < count
+        origin = 0.0
+        if HAS_BASE:
+            origin = load(base, start + places, inside, REAL)
+        apart = 0
+        if SPREAD:
+            apart = spread_of(tensors, start + places, inside, MODELS, REAL)
+        together = tl.zeros((WIDTH,), tl.int32)
+        changed = ()
         for i in tl.static_range(MODELS):
-            word = word + (rule_word(words[i], pair, KINDS[i]),)
-        for half in tl.static_range(halves):
-            places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + (pair * halves + half) * _SLAB
-            inside = start + places < count
-            origin = 0.0
-            if HAS_BASE:
-                origin = load(base, start + places, inside, REAL)
-            apart = 0
-            if SPREAD:
-                apart = spread_of(tensors, start + places, inside, MODELS, REAL)
-            together = tl.zeros((WIDTH,), tl.int32)
-            changed = ()
-            for i in tl.static_range(MODELS):
-                delta = load_delta(tensors[i], origin, start + places, inside, HAS_BASE, REAL)
-                keeps = rule_keeps(
-                    delta, tables[i], numbers, i * _STEP, word[i], apart, start, places, inside, half, KINDS[i]
-                )
-                changed = changed + (keeps & inside & (delta != 0),)
-                together += changed[i].to(tl.int32)
-            alones = ()
-            shareds = ()
-            for i in tl.static_range(MODELS):
-                alones = alones + (alone[i] + (changed[i] & (together == 1)).to(tl.int32),)
-                shareds = shareds + (shared[i] + (changed[i] & (together > 1)).to(tl.int32),)
-            alone = alones
-            shared = shareds
+            delta = load_delta(tensors[i], origin, start + places, inside, HAS_BASE, REAL)
+            keeps = rule_keeps(
+                delta, tables[i], numbers, i * _STEP, words[i], slab, apart, start, places, inside, KINDS[i]
+            )
+            changed = changed + (keeps & inside & (delta != 0),)
+            together += changed[i].to(tl.int32)
+        alones = ()
+        shareds = ()
+        for i in tl.static_range(MODELS):
+            alones = alones + (alone[i] + (changed[i] & (together == 1)).to(tl.int32),)
+            shareds = shareds + (shared[i] + (changed[i] & (together > 1)).to(tl.int32),)
+        alone = alones
+        shared = shareds
     for i in tl.static_range(MODELS):
         at = counts + 2 * i * tl.num_programs(0) + tl.program_id(0)
         tl.store(at, tl.sum(alone[i], 0))
@@ -103,7 +87,7 @@ def run(
     drawn = any(map(is_drawn, kinds))
     count = tensors[0].numel()
     shape = shape_of("masked" if drawn else "combine", count, models)
-    programs = cdiv(count, shape.width * (2 * _PAIRS.value if drawn else 1))
+    programs = cdiv(count, shape.width * (_SLABS.value if drawn else 1))
     packed = pack_numbers(tensors[0].device, [number for rule in rules for number in rule_numbers(rule)])
     counts = torch.empty(2 * models, programs, dtype=torch.int32, device=packed.device)
     launch(

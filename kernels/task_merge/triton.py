@@ -18,16 +18,7 @@ from ..common.convert import NUMPY_DTYPES
 from ..common.triton.elements import divide, keys_of, load, number, store
 from ..common.triton.launch import cdiv, launch, pack_numbers, real_of, shape_of
 from ..common.triton.ranks import rank_tables
-from ..common.triton.rules import (
-    RULE_NUMBERS,
-    is_drawn,
-    kinds_of,
-    rule_keeps,
-    rule_numbers,
-    rule_word,
-    rule_words,
-    spread_of,
-)
+from ..common.triton.rules import RULE_NUMBERS, is_drawn, kinds_of, rule_keeps, rule_numbers, rule_words, spread_of
 
 __all__ = ["run"]
 
@@ -35,8 +26,7 @@ __all__ = ["run"]
 _FIRST = tl.constexpr(1)
 _STEP = tl.constexpr(4 + RULE_NUMBERS)
 _WEIGHT, _VOTE, _ALONE, _RULE = tl.constexpr(1), tl.constexpr(2), tl.constexpr(3), tl.constexpr(4)
-#: A block is four pairs of slabs of 128 elements.
-_PAIRS, _SLAB = tl.constexpr(4), tl.constexpr(128)
+_SLABS, _SLAB = tl.constexpr(8), tl.constexpr(128)
 #: Models up to which the factors of all 2^n sets that may take part are worked out beforehand: choosing one takes
 #: 2^n - 1 instructions an element, a division 12.
 _TABLED = 3
@@ -48,19 +38,19 @@ def _keep(
     table,
     numbers,
     at,
-    word,
+    words,
     apart,
     start,
     places,
     inside,
-    HALF: tl.constexpr,
+    slab,
     KIND: tl.constexpr,
 ):
     """K of one model at some elements: D, or 0 where its rule drops it."""
     if KIND == "all":
         return delta
     else:
-        keeps = rule_keeps(delta, table, numbers, at, word, apart, start, places, inside, HALF, KIND)
+        keeps = rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND)
         return tl.where(keeps, delta, 0)
 
 
@@ -191,38 +181,32 @@ def _merge(
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    pairs: tl.constexpr = _PAIRS if DRAWN else 1
-    halves: tl.constexpr = 2 if DRAWN else 1
-    slabs: tl.constexpr = pairs * halves
+    slabs: tl.constexpr = _SLABS if DRAWN else 1
     start = tl.program_id(0).to(tl.int64) * (WIDTH * slabs)
     element = tl.arange(0, WIDTH)
     words = ()
     for i in tl.static_range(MODELS):
         words = words + (rule_words(start // 8 + element, numbers, _FIRST + i * _STEP + _RULE, KINDS[i]),)
     # Not unrolled: eight slabs at once take twice the registers, and eight times as long to compile.
-    for pair in range(pairs):
-        word = ()
+    for slab in range(slabs):
+        places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + slab * _SLAB
+        inside = start + places < count
+        origin = load(base, start + places, inside, REAL)
+        apart = origin
+        if SPREAD:
+            apart = spread_of(tensors, start + places, inside, MODELS, REAL)
+        kept = ()
         for i in tl.static_range(MODELS):
-            word = word + (rule_word(words[i], pair, KINDS[i]),)
-        for half in tl.static_range(halves):
-            places = element // _SLAB * (_SLAB * slabs) + element % _SLAB + (pair * halves + half) * _SLAB
-            inside = start + places < count
-            origin = load(base, start + places, inside, REAL)
-            apart = origin
-            if SPREAD:
-                apart = spread_of(tensors, start + places, inside, MODELS, REAL)
-            kept = ()
-            for i in tl.static_range(MODELS):
-                delta = load(tensors[i], start + places, inside, REAL) - origin
-                at = _FIRST + i * _STEP + _RULE
-                kept = kept + (
-                    _keep(delta, tables[i], numbers, at, word[i], apart, start, places, inside, half, KINDS[i]),
-                )
-            if CONSENSUS == "none":
-                merged = _sum(kept, numbers, MODELS)
-            else:
-                merged = _elect(kept, numbers, CONSENSUS, NORMALIZE, VOTES, ALONE, PICK, TABLED, MODELS)
-            store(out, start + places, origin + merged, inside)
+            delta = load(tensors[i], start + places, inside, REAL) - origin
+            at = _FIRST + i * _STEP + _RULE
+            kept = kept + (
+                _keep(delta, tables[i], numbers, at, words[i], apart, start, places, inside, slab, KINDS[i]),
+            )
+        if CONSENSUS == "none":
+            merged = _sum(kept, numbers, MODELS)
+        else:
+            merged = _elect(kept, numbers, CONSENSUS, NORMALIZE, VOTES, ALONE, PICK, TABLED, MODELS)
+        store(out, start + places, origin + merged, inside)
 
 
 def _factors(

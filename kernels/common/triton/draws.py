@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-__all__ = ["draw_of", "half_of", "philox", "pick_word"]
+__all__ = ["draw_of", "philox", "pick_draw"]
 
 _ROUNDS = tl.constexpr(7)
 
@@ -34,24 +34,14 @@ def philox(counter, key):
 
 
 @triton.jit
-def pick_word(words, pair):
-    """The words that hold the draws of two slabs of 128 elements: those 256 * pair past their counters' first."""
+def pick_draw(words, slab):
+    """The 16-bit draws (int32) of the elements that lie slab * 128 past their counters' first."""
     w0, w1, w2, w3 = words
-    return tl.where(pair < 2, tl.where(pair < 1, w0, w1), tl.where(pair < 3, w2, w3))
-
-
-@triton.jit
-def half_of(word, HALF: tl.constexpr):
-    """A word's 16-bit draw (int32): of the pair's first slab the lower half, of the second the upper one."""
-    if HALF == 0:
-        return (word & 0xFFFF).to(tl.int32)
-    else:
-        return (word >> 16).to(tl.int32)
+    word = tl.where(slab < 4, tl.where(slab < 2, w0, w1), tl.where(slab < 6, w2, w3))
+    return ((word >> ((slab & 1) * 16)) & 0xFFFF).to(tl.int32)
 
 
 @triton.jit
 def draw_of(element, key):
     """The 16-bit draw (int32) of each element (int64 flat indices), one at a time: eight times the work."""
-    slab = (element >> 7) & 7
-    word = pick_word(philox((element >> 10) * 128 + (element & 127), key), slab >> 1)
-    return tl.where((slab & 1) == 0, half_of(word, 0), half_of(word, 1))
+    return pick_draw(philox((element >> 10) * 128 + (element & 127), key), (element >> 7) & 7)

@@ -36,7 +36,8 @@ _SHAPES: dict[str, tuple[tuple[int, Shape], ...]] = {
     "lanes": ((3, Shape(256, 2)), (4, Shape(512, 4)), (1 << 30, Shape(128, 1))),
     "masked": ((4, Shape(256, 4)), (1 << 30, Shape(128, 4))),
     "rows": ((1 << 30, Shape(256, 4)),),
-    "scan": ((1 << 30, Shape(2048, 8)),),
+    "scan": ((1 << 30, Shape(512, 4)),),
+    "counts": ((1 << 30, Shape(2048, 8)),),
 }
 #: The interpreter's cost is by program and operation, hardly by element, up to this many.
 _INTERPRETED = 1 << 15
@@ -47,7 +48,8 @@ def shape_of(kind: str, count: int, models: int = 1) -> Shape:
 
     Kinds: "combine" (pointwise, one output), "lanes" (canonical sums), "masked" (those
     before and after a mask, which holds a block's random words), "rows" (several
-    canonical sums of few tensors, one after the other), "scan" (keys, one tensor at a time).
+    canonical sums of few tensors, one after the other), "scan" (keys, one tensor at a time), "drawn" (combines
+    that hold random words), "counts" (histograms, made in a program before they are added).
     """
     if INTERPRETED:
         return Shape(min(_INTERPRETED, max(128, 1 << max(0, count - 1).bit_length())), 1)

@@ -11,7 +11,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from .draws import half_of, philox, pick_word
+from .draws import philox, pick_draw
 from .elements import index_of, keys_of, load
 from .ranks import limit_of
 
@@ -22,7 +22,6 @@ __all__ = [
     "rule_keeps",
     "rule_mask",
     "rule_numbers",
-    "rule_word",
     "rule_words",
     "spread_of",
 ]
@@ -112,24 +111,16 @@ def rule_words(counters, numbers, at, KIND: tl.constexpr):
 
 
 @triton.jit
-def rule_word(words, pair, KIND: tl.constexpr):
-    """Of `rule_words`, those that a pair of slabs has its draws from."""
-    if KIND == "bernoulli" or KIND == "rank_bernoulli":
-        return pick_word(words, pair)
-    else:
-        return 0
-
-
-@triton.jit
-def rule_keeps(delta, table, numbers, at, word, apart, start, places, inside, HALF: tl.constexpr, KIND: tl.constexpr):
+def rule_keeps(delta, table, numbers, at, words, slab, apart, start, places, inside, KIND: tl.constexpr):
     """Whether one model's elements are kept, at some places (int32) from `start` (int64) on.
 
-    Their draws are a HALF of `word`, of `rule_word`. `table` is of `rank_tables`, `apart` of `spread_of`.
+    The places are those of one of the eight slabs that the counters of `words` are for. `table` is of
+    `rank_tables`, `apart` of `spread_of`.
     """
     draw = 0
     limit = 0
     if KIND == "bernoulli" or KIND == "rank_bernoulli":
-        draw = half_of(word, HALF)
+        draw = pick_draw(words, slab)
     if KIND == "rank_bernoulli":
         limit = limit_of(table, delta, start, places, inside, index_of(numbers, at))
     return rule_mask(KIND, numbers, at, delta, start, places, draw, limit, apart)

@@ -9,7 +9,7 @@ from ...common.triton.elements import index_of, keys_of, load, load_delta
 from ...common.triton.lines import line_of
 from ...common.triton.rules import spread_of
 
-__all__ = ["BUCKETS", "PADDING", "count_keys", "scan_keys", "write_keys"]
+__all__ = ["BUCKETS", "PADDING", "count_keys", "pick_keys", "scan_keys", "write_keys"]
 
 #: Of a histogram that is made in a program before it is added.
 BUCKETS = 1 << 11
@@ -94,7 +94,6 @@ def write_keys(
 def scan_keys(
     slots,
     tallies,
-    gathered,
     places,
     tensors,
     base,
@@ -103,11 +102,11 @@ def scan_keys(
     count,
     lines,
     length,
-    segments,
     room,
     OWNERS: tl.constexpr,
     ENTRIES: tl.constexpr,
     STEPS: tl.constexpr,
+    SEGMENTS: tl.constexpr,
     HOW: tl.constexpr,
     STRIDED: tl.constexpr,
     HAS_BASE: tl.constexpr,
@@ -116,15 +115,17 @@ def scan_keys(
     WIDTH: tl.constexpr,
     REAL: tl.constexpr,
 ):
-    """Of each entry, a tensor and a bracket: how many keys are above, at the ends, and between; and those between.
+    """Of each entry, a tensor and a bracket: how many keys are above, at the ends, and between; and where those are.
 
     `tallies` [2 ENTRIES (+ 1), programs]: keys above, and at the high end times 2^16; at the low end, where it is
-    another; of spread, how many elements differ. `gathered` and `places` [ENTRIES, segments, room]: programs take
-    turns; `slots` [ENTRIES, segments, PADDING]: how many in each, on a line of the cache of its own.
+    another; of spread, how many elements differ. `places` [ENTRIES, SEGMENTS, room], of the keys between; `slots`
+    [ENTRIES, SEGMENTS, PADDING]: how many in each segment, on a line of the cache of its own.
     """
     program = tl.program_id(0)
     programs = tl.num_programs(0)
-    segment = program % segments
+    # Each lane adds to another counter than its neighbors, and than itself in the next program: of one counter for a
+    # warp, the compiler would have its lanes vote at every element.
+    segment = (tl.arange(0, WIDTH) + program % SEGMENTS) % SEGMENTS
     rows: tl.constexpr = 2 * ENTRIES + 1 if HOW == "spread" else 2 * ENTRIES
     tally = ()
     for _ in tl.static_range(rows):
@@ -147,12 +148,10 @@ def scan_keys(
             added = added + (tl.where(key > high, 1, tl.where(key == high, 1 << 16, 0)).to(tl.uint32),)
             added = added + (((key == low) & (low != high)).to(tl.uint32),)
             between = (key > low) & (key < high)
-            shelf = e * segments + segment
-            slot = tl.atomic_add(slots + shelf * _PADDING + tl.zeros((WIDTH,), tl.int32), 1, between, "relaxed")
-            fits = between & (slot < room)
+            shelf = e * SEGMENTS + segment
+            slot = tl.atomic_add(slots + shelf * _PADDING, 1, between, "relaxed")
             at = shelf.to(tl.int64) * room + slot
-            tl.store(gathered + at, key, mask=fits)
-            tl.store(places + at, offsets.to(places.dtype.element_ty), mask=fits)
+            tl.store(places + at, offsets.to(places.dtype.element_ty), mask=between & (slot < room))
         if HOW == "spread":
             added = added + ((keys[0] > 0).to(tl.uint32),)
         sums = ()
@@ -161,6 +160,36 @@ def scan_keys(
         tally = sums
     for row in tl.static_range(rows):
         tl.store(tallies + row * programs + program, tl.sum(tally[row], 0).to(tl.int32))
+
+
+@triton.jit
+def pick_keys(
+    out,
+    places,
+    tensors,
+    base,
+    factors,
+    numbers,
+    size,
+    lines,
+    length,
+    HOW: tl.constexpr,
+    STRIDED: tl.constexpr,
+    HAS_BASE: tl.constexpr,
+    MODELS: tl.constexpr,
+    KINDS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    REAL: tl.constexpr,
+):
+    """The keys of the one kind at `places` to `out` [size]; -1 where a place is negative."""
+    at = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
+    offsets = tl.load(places + at, mask=at < size, other=-1).to(tl.int64)
+    inside = offsets >= 0
+    line = offsets % lines if STRIDED else offsets // length
+    origin = _origin_of(base, offsets, inside, HAS_BASE, REAL)
+    factor = _factor_of(factors, line, inside, HOW)
+    keys = _keys_of(tensors, origin, factor, offsets, inside, 0, HOW, HAS_BASE, MODELS, REAL)
+    tl.store(out + at, tl.where(inside, keys, -1), mask=at < size)
 
 
 @triton.jit

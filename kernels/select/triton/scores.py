@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...common.triton.launch import INTERPRETED, cdiv, launch, pack_numbers, real_of, shape_of
-from .passes import BUCKETS, PADDING, count_keys, scan_keys, write_keys
+from .passes import BUCKETS, PADDING, count_keys, pick_keys, scan_keys, write_keys
 
 __all__ = ["Scan", "Scores"]
 
@@ -17,7 +17,7 @@ __all__ = ["Scan", "Scores"]
 _RUN, _LINE_RUN = 32, 4
 #: Tensors' pieces that a program of a scan goes through, one after the other: what it counts is added up once.
 _STEPS = 1 if INTERPRETED else 4
-#: Of what is gathered, at most: programs that add to one counter wait for each other.
+#: Counters for what is gathered: who adds to the same one waits.
 _SEGMENTS = 64
 
 
@@ -29,13 +29,12 @@ class Scan:
         width: elements of a program.
         tallies: [2 entries (+ 1), programs] int32, as `scan_keys` states.
         slots: [entries, segments] int32, keys between, gathered or not.
-        keys, places: [entries, segments, room], the first `slots` of each.
+        places: [entries, segments, room] where they are, the first `slots` of each.
     """
 
     width: int
     tallies: torch.Tensor
     slots: torch.Tensor
-    keys: torch.Tensor
     places: torch.Tensor
 
     def ties(self, entry: int, *, high: bool) -> torch.Tensor:
@@ -94,10 +93,11 @@ class Scores:
         numbers: torch.Tensor,
         *extra: int,
         steps: int = 1,
+        kind: str = "scan",
         **constants: Any,
     ) -> None:
         """Run a kernel of this file on `size` elements, a program on `steps` times its width."""
-        shape = shape_of("scan", size)
+        shape = shape_of(kind, size)
         lines, length, strided = self.lines
         launch(
             kernel,
@@ -147,6 +147,7 @@ class Scores:
             self.count,
             (out,),
             self.numbers(buckets, *pairs),
+            kind="counts",
             OWNERS=tuple(owners),
             ENTRIES=len(owners),
             NARROW=buckets <= BUCKETS,
@@ -155,29 +156,34 @@ class Scores:
         return out
 
     def scan(self, owners: Sequence[int], brackets: torch.Tensor, room: int, *, apart: bool = True) -> Scan:
-        """What lies around `brackets` [entries, 2]; `room` for as many keys between each.
+        """What lies around `brackets` [entries, 2]; `room` for the places of as many keys between each.
 
-        `apart`: keys are gathered in several places, each of which may get more than its share of the room.
+        `apart`: they go to several segments, any of which may get more than its share of the room.
         """
         entries = len(owners)
         width = shape_of("scan", self.count).width * _STEPS
         programs = cdiv(self.count, width)
-        segments = min(max(1, programs // 4), _SEGMENTS) if apart else 1
+        segments = _SEGMENTS if apart else 1
         share = cdiv(room, segments)
         slots = torch.zeros(entries, segments, PADDING, dtype=torch.int32, device=brackets.device)
         tallies = self.empty(2 * entries + (self.how == "spread"), programs, dtype=torch.int32)
-        keys = self.empty(entries, segments, share, dtype=self.key)
         places = self.empty(entries, segments, share, dtype=torch.int32 if self.count < 1 << 31 else torch.int64)
         self.launch(
             scan_keys,
             self.count,
-            (slots, tallies, keys, places),
+            (slots, tallies, places),
             brackets,
-            segments,
             share,
             steps=_STEPS,
             OWNERS=tuple(owners),
             ENTRIES=entries,
             STEPS=_STEPS,
+            SEGMENTS=segments,
         )
-        return Scan(width, tallies, slots[:, :, 0], keys, places)
+        return Scan(width, tallies, slots[:, :, 0], places)
+
+    def keys_at(self, places: torch.Tensor) -> torch.Tensor:
+        """[size]: the keys of the one kind at these places; -1 where there is none, a negative place."""
+        out = self.empty(places.numel(), dtype=self.key)
+        self.launch(pick_keys, places.numel(), (out, places), self.numbers())
+        return out

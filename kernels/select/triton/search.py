@@ -82,19 +82,18 @@ def _brackets(
     return found.contiguous(), 3 * int(error * count) + (1 << 14)
 
 
-def _choose(scan: Scan, gathered: Sequence[tuple[int, _Entry, int, int]], cuts: list[Pair]) -> None:
+def _choose(scores: Scores, scan: Scan, gathered: Sequence[tuple[int, _Entry, int, int]], cuts: list[Pair]) -> None:
     """The cuts among gathered keys: of a scan's entry (its index first) that of a rank, in segments so full at most."""
-    ordered, found = [], []
-    for i, _, rank, most in gathered:
+    keys, places, found = [], [], []
+    for i, entry, rank, most in gathered:
         valid = torch.arange(most, device=scan.slots.device) < scan.slots[i, :, None]
-        keys = torch.where(valid, scan.keys[i, :, :most], -1).flatten()
-        key = keys.sort(descending=True).values[rank - 1]
-        ordered.append(keys)
-        found.append(torch.stack([key.long(), (keys > key).sum()]))
-    for (i, entry, rank, most), keys, cut in zip(gathered, ordered, found, strict=True):
+        places.append(torch.where(valid, scan.places[i, :, :most], -1).flatten())
+        keys.append(scores.only(entry.owner).keys_at(places[-1]))
+        key = keys[-1].sort(descending=True).values[rank - 1]
+        found.append(torch.stack([key.long(), (keys[-1] > key).sum()]))
+    for (_, entry, rank, _), some, at, cut in zip(gathered, keys, places, found, strict=True):
         key, before = cut.tolist()
-        ties = scan.places[i, :, :most].flatten()[keys == key].sort().values
-        cuts[entry.place] = (key, int(ties[rank - before - 1]))
+        cuts[entry.place] = (key, int(at[some == key].sort().values[rank - before - 1]))
 
 
 def _last_tie(scores: Scores, scan: Scan, ties: torch.Tensor, key: int, rank: int) -> int:
@@ -148,7 +147,7 @@ def _look(
             missed.append(replace(entry, low=high + 1, high=greatest, reach=above, inside=above))
         elif rank <= tops:
             cuts[entry.place] = (high, _last_tie(only, scan, scan.ties(i, high=True), high, rank))
-        elif rank <= tops + between and max(slots) <= scan.keys.shape[2]:
+        elif rank <= tops + between and max(slots) <= scan.places.shape[2]:
             gathered.append((i, entry, rank - tops, max(slots)))
         elif rank <= tops + between:
             missed.append(replace(entry, low=low + 1, high=high - 1, reach=reach - bottoms, inside=between))
@@ -157,7 +156,7 @@ def _look(
             cuts[entry.place] = (low, _last_tie(only, scan, scan.ties(i, high=False), low, rank))
         else:
             missed.append(replace(entry, high=low - 1, reach=scores.count, inside=scores.count - reach))
-    _choose(scan, gathered, cuts)
+    _choose(scores, scan, gathered, cuts)
     return missed
 
 
