@@ -15,6 +15,8 @@ DTYPES = tuple(NUMPY_DTYPES)
 #: Whether kernels run in an interpreter, in which one of their operations takes as long as a small tensor's
 #: merge elsewhere: it meets fewer lengths, and a part of what has many variants (`is_chosen`).
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+#: Whether CUDA kernels run without a GPU, compiled for the processor: no case is left out.
+EMULATED = "PYMERGE_EMULATED_CUDA" in os.environ
 #: Around every edge that an implementation could get wrong: lanes, blocks, tiles, and odd ones.
 LENGTHS = (0, 1, LANES - 1, LANES, LANES + 1, 777, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5, TILE - 1, TILE + 1)
 if INTERPRETED:
