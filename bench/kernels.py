@@ -173,7 +173,8 @@ def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
             machine, device = record["machine"], record.get("device")
             where = f"{machine['processor']}, 1 thread"
             if device:
-                where = f"{device['name']}, Triton {device['triton']}, torch {device['torch']}"
+                where = ", ".join(f"{what} {which}" for what, which in device.items() if what != "name")
+                where = f"{device['name']}, {where}"
             out(f"{where}, pymerge {machine['pymerge']}, {record['elements']:,} elements")
             out(show_header(COLUMNS))
         out(show_row(COLUMNS, record))

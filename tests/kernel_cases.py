@@ -17,6 +17,8 @@ DTYPES = tuple(NUMPY_DTYPES)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Whether each variant is compiled when it is first met, a second or two: a larger part of them.
 COMPILED = os.environ.get("PYMERGE_TEST_BACKEND") == "triton" and not INTERPRETED
+#: Whether CUDA kernels run without a GPU, compiled for the processor: no case is left out.
+EMULATED = "PYMERGE_EMULATED_CUDA" in os.environ
 #: Around every edge that an implementation could get wrong: lanes, blocks, tiles, and odd ones.
 LENGTHS = (0, 1, LANES - 1, LANES, LANES + 1, 777, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5, TILE - 1, TILE + 1)
 if INTERPRETED:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import kernel_cases as cases
@@ -38,6 +43,7 @@ class GuardedOps:
 
     def __init__(self, ops: Ops) -> None:
         self.name = ops.name
+        self.compiles_at_launch = ops.compiles_at_launch
         self._ops = ops
 
     @staticmethod
@@ -75,10 +81,27 @@ class GuardedOps:
         self._into(out, lambda inner: self._ops.mask(rule, moved, inner))
 
 
+def _load_emulated() -> None:
+    """Have PYMERGE_EMULATED_CUDA, the emulated kernels' folder, stand for the compiled CUDA kernels."""
+    import pymerge
+
+    (file,) = Path(os.environ["PYMERGE_EMULATED_CUDA"]).glob(f"_cuda*{EXTENSION_SUFFIXES[0]}")
+    spec = spec_from_file_location("pymerge._cuda", file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules["pymerge._cuda"] = pymerge._cuda = module_from_spec(spec)
+    spec.loader.exec_module(pymerge._cuda)
+    assert pymerge._cuda.EMULATED
+
+
 def make_ops(backend: str) -> Ops:
     """The backend of this name, guarded, for numpy arrays."""
-    assert backend == "triton"
+    if "PYMERGE_EMULATED_CUDA" in os.environ:
+        _load_emulated()
+    if backend == "cuda":
+        from pymerge.backends.cuda import CudaOps
+
+        return HostedOps(GuardedOps(CudaOps()), torch.device("cpu" if cases.EMULATED else "cuda"))
     from pymerge.backends.triton import TritonOps
 
-    device = torch.device("cpu" if cases.INTERPRETED else "cuda")
-    return HostedOps(GuardedOps(TritonOps()), device)
+    return HostedOps(GuardedOps(TritonOps()), torch.device("cpu" if cases.INTERPRETED else "cuda"))

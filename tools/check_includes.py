@@ -32,6 +32,7 @@ TRITON_FOLDERS = ("kernels/common/triton/", "kernels/select/triton/")
 PYTHON_USERS = {
     "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", *TRITON_FOLDERS),
     "triton": ("pymerge/backends/", "triton.py", *TRITON_FOLDERS),
+    "pymerge._cuda": ("pymerge/backends/",),
     "pymerge._core": ("pymerge/checkpoint/", "pymerge/backends/", "pymerge/execute/", "pymerge/output/", "kernels/"),
 }
 KERNELS_MAY_IMPORT = ("pymerge.kernels", "pymerge.ops", "pymerge.dtypes", "pymerge.errors", "pymerge._core")

@@ -17,25 +17,48 @@ def _why_not_cpu() -> str:
     return "" if present else "the compiled core is missing; install pymerge with a C++20 compiler"
 
 
+def _why_not_import(*names: str) -> str:
+    missing = [name for name in names if find_spec(name) is None]
+    if not missing:
+        return ""
+    return f"{' and '.join(missing)} cannot be imported; pip install 'pymerge[gpu]', or use --backend cpu"
+
+
 def _why_not_triton() -> str:
-    missing = [name for name in ("torch", "triton") if find_spec(name) is None]
-    if missing:
-        return f"{' and '.join(missing)} cannot be imported; pip install 'pymerge[gpu]', or use --backend cpu"
+    if reason := _why_not_import("torch", "triton"):
+        return reason
+    from pymerge.backends.device import why_no_device
+    from pymerge.kernels.common.triton.launch import INTERPRETED
+
+    return "" if INTERPRETED else why_no_device()
+
+
+def _why_not_cuda() -> str:
+    if find_spec("pymerge._cuda") is None:
+        return "pymerge was built without CUDA kernels; install it where nvcc is, or use --backend triton or cpu"
+    if reason := _why_not_import("torch"):
+        return reason
+    from pymerge import _cuda
     from pymerge.backends.device import why_no_device
 
-    return why_no_device()
+    if _cuda.EMULATED:
+        return ""
+    if reason := why_no_device():
+        return reason
+    reason = _cuda.why_unavailable()
+    return reason and f"{reason}; see that nvidia-smi lists a GPU and a driver for it, or use --backend cpu"
 
 
 #: Every name that `--backend` knows besides auto -> what stands against it here, empty if nothing does.
 _BACKENDS: dict[str, Callable[[], str]] = {
     "cpu": _why_not_cpu,
     "reference": lambda: "",
-    "cuda": lambda: "CUDA kernels are not part of this release; use --backend cpu",
+    "cuda": _why_not_cuda,
     "triton": _why_not_triton,
 }
 
-#: Those that compute on torch tensors of a device.
-DEVICE_BACKENDS = ("triton",)
+#: Those that compute on torch tensors of a device, best first.
+DEVICE_BACKENDS = ("cuda", "triton")
 
 
 def available() -> list[tuple[str, bool, str]]:
@@ -66,15 +89,28 @@ def load_ops(name: str, threads: int = 1) -> Ops:
         from pymerge.backends.reference import ReferenceOps
 
         return ReferenceOps()
-    if chosen == "triton":
-        from pymerge.backends.device import default_device
+    if chosen in DEVICE_BACKENDS:
         from pymerge.backends.hosted import HostedOps
-        from pymerge.backends.triton import TritonOps
 
-        return HostedOps(TritonOps(), default_device())
+        return HostedOps(*_load_device(chosen))
     from pymerge.backends.cpu import CpuOps
 
     return CpuOps(threads)
+
+
+def _load_device(name: str) -> tuple[Ops, Any]:
+    """The kernels of a device's backend that can run, and the device that tensors are to be on."""
+    from pymerge.backends.device import default_device
+
+    if name == "cuda":
+        from pymerge import _cuda
+        from pymerge.backends.cuda import CudaOps
+
+        return CudaOps(), default_device(_cuda.EMULATED)
+    from pymerge.backends.triton import TritonOps
+    from pymerge.kernels.common.triton.launch import INTERPRETED
+
+    return TritonOps(), default_device(INTERPRETED)
 
 
 def load_device_ops(name: str, device: Any) -> Ops:
@@ -85,7 +121,7 @@ def load_device_ops(name: str, device: Any) -> Ops:
     """
     if name not in ("auto", *DEVICE_BACKENDS):
         raise BackendError(f"backend {name!r} does not merge tensors on {device}; move them with .cpu()")
-    resolve_backend("triton")
-    from pymerge.backends.triton import TritonOps
-
-    return TritonOps()
+    if name == "auto":
+        # The last one says why it cannot run either.
+        name = next((each for each in DEVICE_BACKENDS if not _BACKENDS[each]()), DEVICE_BACKENDS[-1])
+    return _load_device(resolve_backend(name))[0]

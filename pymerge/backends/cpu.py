@@ -41,6 +41,7 @@ class CpuOps:
     """Compiled kernels on flat numpy arrays."""
 
     name = "cpu"
+    compiles_at_launch = False
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads

@@ -30,6 +30,7 @@ class HostedOps:
 
     def __init__(self, ops: Ops, device: torch.device) -> None:
         self.name = ops.name
+        self.compiles_at_launch = ops.compiles_at_launch
         self._ops = ops
         self._device = device
 

@@ -16,9 +16,15 @@ __all__ = ["Ops"]
 
 
 class Ops(Protocol):
-    """Kernels over whole tensors in memory."""
+    """Kernels over whole tensors in memory.
+
+    Attributes:
+        name: as `--backend` spells it.
+        compiles_at_launch: whether a kernel's first launch on a kind of tensors takes long.
+    """
 
     name: str
+    compiles_at_launch: bool
 
     def measure(self, request: Measure, operands: Sequence[Any], compute: DType) -> object:
         """Run one measure; returns the answer that `pymerge.ops` states for the request.

@@ -57,6 +57,7 @@ class ReferenceOps:
     """Numpy, by the letter of kernels/*/spec.py."""
 
     name = "reference"
+    compiles_at_launch = False
 
     def measure(self, request: Measure, operands: Sequence[Any], compute: DType) -> object:
         """Run one measure; see `pymerge.backends.protocol.Ops`."""

@@ -65,6 +65,7 @@ class TritonOps:
     """Triton kernels on flat torch tensors of one device, on the caller's stream."""
 
     name = "triton"
+    compiles_at_launch = True
 
     def measure(self, request: Measure, operands: Sequence[torch.Tensor], compute: DType) -> object:
         """Run one measure; see `pymerge.backends.protocol.Ops`."""

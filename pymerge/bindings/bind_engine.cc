@@ -8,9 +8,9 @@
 #include <mutex>
 #include <utility>
 
-#include "convert.h"
 #include "core/error.h"
 #include "io/shard_writer.h"
+#include "jobs.h"
 
 namespace pymerge::bindings {
 namespace {

@@ -1,8 +1,8 @@
 // Headers, mapped files, and what a folder can do.
-#include "convert.h"
 #include "io/file_copy.h"
 #include "io/output_file.h"
 #include "io/safetensors_header.h"
+#include "jobs.h"
 
 namespace pymerge::bindings {
 namespace {

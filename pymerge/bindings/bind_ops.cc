@@ -1,7 +1,7 @@
 // The requests of pymerge/ops.py on whole tensors in memory, each waited for.
 #include "common/drawn.h"
-#include "convert.h"
 #include "core/error.h"
+#include "jobs.h"
 #include "mask/mask.h"
 #include "runtime/isa.h"
 

@@ -1,5 +1,5 @@
 // Instruction-set levels.
-#include "convert.h"
+#include "jobs.h"
 #include "runtime/isa.h"
 
 namespace pymerge::bindings {

@@ -1,7 +1,7 @@
 // Tensors as the core sees them: a window of a mapped file, or a Python buffer.
 #include "common/combine.h"
-#include "convert.h"
 #include "core/error.h"
+#include "jobs.h"
 
 namespace pymerge::bindings {
 namespace {

@@ -1,5 +1,5 @@
 // pymerge._core: a table of contents.
-#include "convert.h"
+#include "jobs.h"
 
 PYBIND11_MODULE(_core, module) {
   using namespace pymerge::bindings;

@@ -39,7 +39,7 @@ def kernels(
     dtype: Annotated[str, typer.Option("--dtype", metavar="NAMES", help="Dtypes of the inputs.")] = "bf16,f16,f32",
     models: Annotated[str, typer.Option("--models", metavar="NUMBERS", help="How many models.")] = "2,3",
     backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="cpu, or triton: its kernels on the GPU.")
+        str, typer.Option("--backend", metavar="NAME", help="cpu; cuda or triton: their kernels on the GPU.")
     ] = "cpu",
     isa: Annotated[
         str | None, typer.Option("--isa", metavar="NAMES", help="Instruction-set levels. [default: all there are]")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge import _core
-from pymerge.backends import DEVICE_BACKENDS, load_ops, resolve_backend
+from pymerge.backends import load_ops, resolve_backend
 from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
@@ -211,7 +211,7 @@ def _make_feeder(backend: str, engine: _core.Engine, schedule: Schedule, in_plac
 
     ops = load_ops(backend)
     plan = schedule.plan
-    return HostFeeder(engine, ops, WarmUp(plan.method, plan.tasks, ops) if backend in DEVICE_BACKENDS else None)
+    return HostFeeder(engine, ops, WarmUp(plan.method, plan.tasks, ops) if ops.compiles_at_launch else None)
 
 
 def _remove_output(shards: Sequence[Shard], folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,42 @@ def test_without_triton_the_way_to_install_it_is_said(monkeypatch: pytest.Monkey
     monkeypatch.setattr(pymerge.backends, "find_spec", lambda name: None if name == "triton" else object())
     with pytest.raises(BackendError, match=r"triton cannot be imported; pip install 'pymerge\[gpu\]'"):
         resolve_backend("triton")
+
+
+def without_cuda_kernels(name: str) -> object:
+    return None if name == "pymerge._cuda" else object()
+
+
+def test_a_build_without_cuda_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pymerge.backends, "find_spec", without_cuda_kernels)
+    with pytest.raises(BackendError, match=r"built without CUDA kernels; install it where nvcc is, or use --backend"):
+        resolve_backend("cuda")
+
+
+class NoDriver:
+    """Compiled CUDA kernels on a machine that has a GPU for torch alone."""
+
+    EMULATED = False
+
+    @staticmethod
+    def why_unavailable() -> str:
+        return "no kernel image is available for execution on the device"
+
+
+def test_what_cuda_says_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pymerge.backends, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "pymerge._cuda", NoDriver)
+    monkeypatch.setattr(pymerge, "_cuda", NoDriver, raising=False)
+    with pytest.raises(BackendError, match=r"'cuda' is not available: no kernel image .*; .* use --backend cpu"):
+        resolve_backend("cuda")
+
+
+def test_tensors_on_a_device_get_the_best_backend_that_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pymerge.backends, "find_spec", without_cuda_kernels)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_device_ops("auto", "cuda:0").name == "triton"
+    assert load_device_ops("triton", "cuda:0").name == "triton"
 
 
 def test_tensors_on_a_device_are_not_merged_by_the_cpu_in_silence() -> None:

@@ -1,7 +1,8 @@
 """The backends under test: the compiled kernels at each instruction-set level, and thread counts.
 
-PYMERGE_TEST_BACKEND=triton takes that backend instead, on a GPU or, with TRITON_INTERPRET=1, in its
-interpreter; then only tests of every backend run.
+PYMERGE_TEST_BACKEND=cuda or triton takes that backend instead, on a GPU or, with
+PYMERGE_EMULATED_CUDA=build/emulated, on the processor, or, with TRITON_INTERPRET=1, in Triton's interpreter;
+then only tests of every backend run.
 """
 
 from __future__ import annotations

@@ -1,0 +1,39 @@
+"""Types of the compiled CUDA kernels (pymerge/bindings/cuda); a test holds it to what is compiled."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_Rule = tuple[Any, ...]
+_Lines = tuple[int, int, bool]
+
+EMULATED: bool
+
+def why_unavailable() -> str: ...
+
+class DeviceTensor:
+    def __init__(self, pointer: int, code: str, count: int) -> None: ...
+
+def gram(tensors: Sequence[DeviceTensor], base: DeviceTensor | None, compute: str, stream: int) -> Any: ...
+def gram_lines(
+    tensors: Sequence[DeviceTensor], base: DeviceTensor | None, compute: str, lines: _Lines, stream: int
+) -> bytes: ...
+def weighted_sum(
+    tensors: Sequence[DeviceTensor],
+    base: None,
+    compute: str,
+    out_dtype: str,
+    coefficients: Sequence[float],
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def weighted_sum_lines(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    out_dtype: str,
+    coefficients: Any,
+    lines: _Lines,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def mask(delta: DeviceTensor, rule: _Rule, compute: str, out: DeviceTensor, stream: int) -> None: ...
