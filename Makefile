@@ -41,12 +41,14 @@ demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 test: $(STAMPS)/built $(STAMPS)/emulated $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
-# With the machine's own Python, which holds the torch that fits its driver; beside it, not in it.
+# With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
+# processors if it can: Triton compiles every variant when it is first met.
+test-gpu: PARALLEL = $(shell $(PY) -c 'from importlib.util import find_spec; print("-n auto -p no:benchmark" if find_spec("xdist") else "")')
 test-gpu:
 	@echo 'building the compiled module'
 	@$(PY) -m pip --disable-pip-version-check install -q --no-build-isolation --no-deps --upgrade --target build/gpu .
 	@set -e; for backend in cuda triton; do PYTHONSAFEPATH=1 PYTHONPATH=build/gpu PYMERGE_TEST_BACKEND=$$backend \
-		$(PY) -m pytest -o pythonpath=tests $(PYTEST_ARGS) tests/conformance; done
+		$(PY) -m pytest -o pythonpath=tests $(PARALLEL) $(PYTEST_ARGS) tests/conformance; done
 
 bench: $(STAMPS)/built $(STAMPS)/bench
 	@$(PYTHON) -m bench.merge $(BENCH_ARGS)

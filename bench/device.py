@@ -1,8 +1,8 @@
 """A device's kernels, inputs from its memory, against copying within that memory in the same run.
 
 `pymerge bench kernels --backend cuda` is its command line. Bytes are those of the spec's passes; a copy
-reads as many as it writes. Time is the device's, from before a call's first launch to after its last: with
-the gaps in which the device waits for the host to decide.
+reads as many as it writes. Two times are told: a call's, from before its first launch to after its last, with
+the gaps in which the device waits for the host; and how long the device was busy meanwhile, which shares go by.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import importlib
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,13 +141,15 @@ def _bench_dtype(
             continue
         for n in case.models(models):
             call = _prepare(case, backend, inputs, tensors, n)
-            copies, seconds = [], []
-            for _ in range(_WARM_UPS + rounds):
-                copies.append(_time(lambda: spare.copy_(tensors[0]), device))
-                seconds.append(_time(call, device))
-            rate = 2 * spare.numel() * spare.element_size() / statistics.median(copies[_WARM_UPS:])
-            moved = sum(case.bytes_per_element(n, inputs.itemsize))
+            copy = functools.partial(spare.copy_, tensors[0])
+            seconds = [_time(call, device) for _ in range(_WARM_UPS + rounds)]
             spread = Spread.of([value * 1e9 / elements for value in seconds[_WARM_UPS:]])
+            # Copies before and after, since a device's clock moves.
+            halves = max(1, rounds // 2)
+            runs = ((copy, halves), (call, rounds), (copy, halves))
+            before, busy, after = (_busy(run, count, device) for run, count in runs)
+            rate = 2 * spare.numel() * spare.element_size() / ((before + after) / 2)
+            moved = sum(case.bytes_per_element(n, inputs.itemsize))
             yield {
                 "kernel": case.kernel,
                 "variant": case.variant,
@@ -156,11 +159,12 @@ def _bench_dtype(
                 "elements": elements,
                 "rounds": rounds,
                 "ns": spread.to_json(),
+                "busy_ns": busy * 1e9 / elements,
                 "bytes_per_element": moved,
-                "rate": moved / spread.median * 1e9,
+                "rate": moved * elements / busy,
                 "yardstick": "copy",
                 "yardstick_rate": rate,
-                "share": moved / spread.median * 1e9 / rate,
+                "share": moved * elements / busy / rate,
                 "target": _TARGETS.get(case.kernel),
                 "numpy_ns": time_numpy(case, inputs, n),
             }
@@ -179,3 +183,19 @@ def _time(call: Call, device: torch.device) -> float:
     end.synchronize()
     milliseconds: float = begin.elapsed_time(end)
     return milliseconds / 1000
+
+
+def _busy(call: Call, rounds: int, device: torch.device) -> float:
+    """Seconds that a call keeps the device busy, as its own counters say; the mean of some calls."""
+    if device.type != "cuda":
+        return statistics.median(_time(call, device) for _ in range(rounds))
+    call()
+    torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a profiler forgets between cycles; there is one
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            for _ in range(rounds):
+                call()
+            torch.cuda.synchronize()
+        events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return sum(float(event.time_range.elapsed_us()) for event in events) / 1e6 / rounds

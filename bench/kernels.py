@@ -48,6 +48,9 @@ COLUMNS = (
     Column("target", 6, lambda record: f"{record['target']:.2f}" if record["target"] else "-"),
     Column("numpy ns", 8, lambda record: f"{record['numpy_ns']:.1f}"),
 )
+#: A device's calls wait for the host now and then; shares go by how long it was busy.
+_BUSY = Column("busy ns", 7, lambda record: f"{record['busy_ns']:.4f}")
+DEVICE_COLUMNS = (*COLUMNS[:6], _BUSY, *COLUMNS[6:])
 
 
 def levels() -> list[str]:
@@ -168,6 +171,7 @@ def _call_seconds(case: Case, inputs: Inputs, models: int) -> float:
 
 def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
     """Print records as a table while they come."""
+    columns: Sequence[Column] = COLUMNS
     for at, record in enumerate(found):
         if not at:
             machine, device = record["machine"], record.get("device")
@@ -175,6 +179,7 @@ def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
             if device:
                 where = ", ".join(f"{what} {which}" for what, which in device.items() if what != "name")
                 where = f"{device['name']}, {where}"
+                columns = DEVICE_COLUMNS
             out(f"{where}, pymerge {machine['pymerge']}, {record['elements']:,} elements")
-            out(show_header(COLUMNS))
-        out(show_row(COLUMNS, record))
+            out(show_header(columns))
+        out(show_row(columns, record))
