@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pymerge.backends import resolve_backend
+from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.config import load_recipe
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, PymergeError, RecipeError
@@ -93,6 +93,8 @@ def merge(
     out: str | os.PathLike[str],
     *,
     backend: str = "auto",
+    devices: Sequence[str] = (),
+    vram: int | None = None,
     threads: int | None = None,
     memory: int | None = None,
     seed: int = 0,
@@ -112,6 +114,9 @@ def merge(
         recipe: a path, the YAML itself, or a mapping of the same shape.
         out: the folder to make; must be empty or absent unless `overwrite`.
         backend: auto, cpu, cuda, triton or reference.
+        devices: of cuda and triton, such as ("cuda:0", "cuda:1"), which share the tensors; none: the current one.
+        vram: bytes of each device that may be used; None takes most of what is free. Tensors that do not fit
+            are merged by the CPU, to the same bytes.
         threads: worker threads; None takes the processors of this process.
         memory: bytes that the merge may hold, mapped pages included; None chooses.
         seed: of the random masks (dare_linear, dare_ties, della, della_linear).
@@ -138,13 +143,15 @@ def merge(
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     clock.end("plan")
     # Before an old model is touched: a backend that cannot run must cost nothing.
-    resolve_backend(backend)
+    resolve_devices(resolve_backend(backend), devices)
     preparation = prepare(schedule, Path(out), overwrite=overwrite, reflink=reflink)
     clock.end("prepare")
     execution = execute(
         schedule,
         preparation.folder,
         backend=backend,
+        devices=devices,
+        vram=vram,
         allow_nonfinite=allow_nonfinite,
         reflink=reflink,
         on_progress=on_progress,

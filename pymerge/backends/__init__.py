@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from pymerge.backends.protocol import Ops
 from pymerge.errors import BackendError
 
-__all__ = ["DEVICE_BACKENDS", "available", "load_device_ops", "load_ops", "resolve_backend"]
+__all__ = [
+    "DEVICE_BACKENDS",
+    "available",
+    "load_device_ops",
+    "load_lanes",
+    "load_ops",
+    "resolve_backend",
+    "resolve_devices",
+]
 
 
 def _why_not_cpu() -> str:
@@ -59,6 +67,8 @@ _BACKENDS: dict[str, Callable[[], str]] = {
 
 #: Those that compute on torch tensors of a device, best first.
 DEVICE_BACKENDS = ("cuda", "triton")
+#: Of a device's free memory, the share that is used unless told otherwise.
+_FREE = 0.8
 
 
 def available() -> list[tuple[str, bool, str]]:
@@ -125,3 +135,45 @@ def load_device_ops(name: str, device: Any) -> Ops:
         # The last one says why it cannot run either.
         name = next((each for each in DEVICE_BACKENDS if not _BACKENDS[each]()), DEVICE_BACKENDS[-1])
     return _load_device(resolve_backend(name))[0]
+
+
+def load_lanes(name: str, devices: Sequence[str], memory: int | None) -> list[Any]:
+    """Return devices with the kernels of a device's backend, for a merge's pipelines.
+
+    Args:
+        name: one of DEVICE_BACKENDS.
+        devices: such as "cuda:0"; empty takes the current one.
+        memory: bytes of each that may be used; None takes most of what is free.
+
+    Raises:
+        BackendError: there is no such device.
+    """
+    from pymerge.backends.lane import TorchLane, free_memory
+
+    ops, default = _load_device(name)
+    chosen = resolve_devices(name, devices) or [default]
+    free = [int(_FREE * free_memory(device)) if memory is None else memory for device in chosen]
+    return [TorchLane(ops, device, room) for device, room in zip(chosen, free, strict=True)]
+
+
+def resolve_devices(name: str, devices: Sequence[str]) -> list[Any]:
+    """Return the torch devices of these names for a backend as `resolve_backend` returns it.
+
+    Raises:
+        BackendError: the backend is not one of devices, or there is no such device.
+    """
+    if devices and name not in DEVICE_BACKENDS:
+        raise BackendError(
+            f"backend {name!r} runs on no device; choose {' or '.join(DEVICE_BACKENDS)} for {devices[0]}"
+        )
+    found = []
+    for each in devices:
+        import torch
+
+        kind, _, index = each.partition(":")
+        count = torch.cuda.device_count()
+        if kind != "cuda" or not index.isdigit() or int(index) >= count:
+            there = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
+            raise BackendError(f"there is no device {each!r}; there is {there}")
+        found.append(torch.device(each))
+    return found

@@ -12,7 +12,11 @@ from typing import Any, Protocol
 from pymerge.dtypes import DType
 from pymerge.ops import Combine, MaskRule, Measure
 
-__all__ = ["Ops"]
+__all__ = ["NoRoom", "Ops"]
+
+
+class NoRoom(Exception):
+    """A device has no memory for this now."""
 
 
 class Ops(Protocol):

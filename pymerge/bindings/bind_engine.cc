@@ -17,6 +17,32 @@ namespace {
 
 using Tensors = std::vector<const Tensor*>;
 
+// Python's buffers that workers read. A worker that is done with one cannot let go of it, since
+// that takes the GIL, whose holder may be waiting for a lock of the worker's: it is noted here.
+class Buffers {
+ public:
+  ~Buffers() { release(); }
+
+  std::shared_ptr<const py::buffer_info> hold(const py::buffer& buffer) {
+    return {new py::buffer_info(buffer.request()), [this](py::buffer_info* info) {
+              const std::lock_guard lock(mutex_);
+              done_.emplace_back(info);
+            }};
+  }
+  // With the GIL.
+  void release() {
+    std::vector<std::unique_ptr<py::buffer_info>> done;
+    {
+      const std::lock_guard lock(mutex_);
+      done.swap(done_);
+    }
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<py::buffer_info>> done_;
+};
+
 class Engine {
  public:
   // `gathered`: bytes of keys that a select may hold per entry; `masks`: bytes of masks that may be
@@ -64,11 +90,12 @@ class Engine {
     return writer_.open_shard(temporary, final_path, size, std::move(made), shared);
   }
 
-  void fill_bytes(int shard, int segment, std::string bytes) {
-    const auto data = std::make_shared<const std::string>(std::move(bytes));
+  void fill_bytes(int shard, int segment, const py::buffer& bytes) {
+    const auto held = buffers_.hold(bytes);
     writer_.set_filler(shard, segment,
-                       [data](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
-                         std::memcpy(out, data->data() + begin, static_cast<std::size_t>(length));
+                       [held](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+                         const auto* data = static_cast<const std::byte*>(held->ptr);
+                         std::memcpy(out, data + begin, static_cast<std::size_t>(length));
                          return std::int64_t{0};
                        });
   }
@@ -151,6 +178,7 @@ class Engine {
       taken = std::exchange(finished_, {});
       seen_shards_ = writer_.shards_finished();
     }
+    buffers_.release();
     if (const auto error = pool_.error()) std::rethrow_exception(error);
     py::list out;
     for (const auto& [ticket, answer] : taken) out.append(py::make_tuple(ticket, answer()));
@@ -158,10 +186,13 @@ class Engine {
   }
 
   void stop() {
-    const py::gil_scoped_release release;
-    read_ahead_->stop();
-    pool_.stop();
-    writer_.stop();
+    {
+      const py::gil_scoped_release release;
+      read_ahead_->stop();
+      pool_.stop();
+      writer_.stop();
+    }
+    buffers_.release();
   }
 
   py::list take_nonfinite() {
@@ -192,6 +223,7 @@ class Engine {
   }
 
   const std::int64_t gathered_;
+  Buffers buffers_;
   MaskStore masks_;
   std::atomic<std::int64_t> read_{0};
   std::mutex mutex_;
@@ -292,8 +324,8 @@ void bind_engine(py::module_& module) {
           "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
           arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
           "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
-      .def("fill_bytes", [](Engine& self, int shard, int segment,
-                            const py::bytes& bytes) { self.fill_bytes(shard, segment, bytes); })
+      .def("fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
+           "Bytes of a contiguous buffer, held until they are in the output's blocks.")
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))
       .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
            arg("name"))

@@ -22,6 +22,8 @@ def merge(
     recipe: options.recipe,
     out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
     backend: options.backend = options.Backend.AUTO,
+    device: options.device = None,
+    vram: options.vram = None,
     threads: options.threads = None,
     memory: options.memory = None,
     seed: options.seed = 0,
@@ -37,13 +39,12 @@ def merge(
     answer: options.answer = Format.HUMAN,
     quiet: options.quiet = False,
     verbose: options.verbose = False,
-    device: options.device = None,
     cuda: options.cuda = False,
     gpu_rich: options.gpu_rich = False,
 ) -> None:
     """Merge the models that RECIPE names into a new model in OUT."""
     answer = Format.QUIET if quiet else answer
-    chosen = options.choose_backend(backend, device, cuda or gpu_rich)
+    chosen, devices = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
         plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, answer=answer)
         return
@@ -54,6 +55,8 @@ def merge(
             recipe,
             out,
             backend=chosen,
+            devices=devices,
+            vram=vram,
             threads=threads,
             memory=memory,
             seed=seed,

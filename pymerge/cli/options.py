@@ -56,6 +56,12 @@ memory = Annotated[
     int | None,
     typer.Option("--memory", parser=parse_memory, metavar="SIZE", help="Memory the merge may hold, such as 2GiB."),
 ]
+vram = Annotated[
+    int | None,
+    typer.Option(
+        "--vram", parser=parse_memory, metavar="SIZE", help="Memory of each GPU that may be used. [default: most of it]"
+    ),
+]
 seed = Annotated[int, typer.Option("--seed", "--random-seed", help="Seed of the random masks.")]
 shard_size = Annotated[
     int,
@@ -115,7 +121,7 @@ PEER_OPTIONS = (
     PeerOption("--clone-tensors", "output tensors never share memory"),
     PeerOption("--low-cpu-memory", _DEVICE),
     PeerOption("--read-to-gpu", _DEVICE),
-    PeerOption("--multi-gpu", "one device is used; a merge is bound by the disk"),
+    PeerOption("--multi-gpu", "name the GPUs: --device cuda:0,cuda:1"),
     PeerOption("--async-write", _WRITER),
     PeerOption("--write-threads", _WRITER, flag=False),
     PeerOption("--safe-serialization", "the output is always safetensors"),
@@ -130,23 +136,23 @@ PEER_OPTIONS = (
 PEER_DEVICES = {"auto": Backend.AUTO, "cpu": Backend.CPU, "cuda": Backend.CUDA}
 
 device = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="mergekit's --backend: auto, cpu or cuda.", hidden=True)
+    str | None,
+    typer.Option("--device", metavar="NAMES", help="The GPUs, such as cuda:0,cuda:1; they share the tensors."),
 ]
 cuda = Annotated[bool, typer.Option("--cuda/--no-cuda", help="Same as --backend cuda.", hidden=True)]
 gpu_rich = Annotated[bool, typer.Option("--gpu-rich/--no-gpu-rich", help="Same as --backend cuda.", hidden=True)]
 
 
-def choose_backend(backend: Backend, device: str | None, cuda: bool) -> str:
-    """The backend's name; mergekit's options count where --backend was left alone."""
-    wanted = Backend.AUTO
-    if device is not None:
-        kind = device.split(":")[0]
-        if kind not in PEER_DEVICES:
-            raise typer.BadParameter(f"{device!r} is not one of {', '.join(PEER_DEVICES)}", param_hint="--device")
-        wanted = PEER_DEVICES[kind]
+def choose_backend(backend: Backend, device: str | None, cuda: bool) -> tuple[str, tuple[str, ...]]:
+    """The backend's name, and its devices; devices and mergekit's options count where --backend was left alone."""
+    names = [] if device is None else [name.strip() for name in device.split(",")]
+    for name in names:
+        if name.split(":")[0] not in PEER_DEVICES:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(PEER_DEVICES)}", param_hint="--device")
+    wanted = PEER_DEVICES[names[0].split(":")[0]] if names else Backend.AUTO
     if cuda:
         wanted = Backend.CUDA
-    return str((wanted if backend is Backend.AUTO else backend).value)
+    return str((wanted if backend is Backend.AUTO else backend).value), tuple(name for name in names if ":" in name)
 
 
 def accept_peer_options(command: Callable[P, R]) -> Callable[..., R]:

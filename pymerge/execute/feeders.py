@@ -15,7 +15,14 @@ __all__ = ["Feeder", "StreamFeeder"]
 
 
 class Feeder(Protocol):
-    """Runs measures and combines of tasks; answers come from `collect`."""
+    """Runs measures and combines of tasks; answers come from `collect`.
+
+    Attributes:
+        ahead: bytes of inputs that it is worth having under measure.
+    """
+
+    @property
+    def ahead(self) -> int: ...
 
     def tensor(self, stored: StoredTensor) -> _core.Tensor:
         """The stored tensor as the core sees it."""
@@ -41,9 +48,17 @@ class Feeder(Protocol):
         """Flat index of the first non-finite value that the segment's combine makes."""
         ...
 
+    def close(self) -> None:
+        """End what runs beside the engine."""
+        ...
+
 
 class StreamFeeder:
     """The CPU backend over mapped files: tiles in, output blocks out, nothing held whole."""
+
+    #: Enough to keep two dozen workers in 4 MiB blocks, little enough that a tensor is still cached when it is
+    #: combined.
+    ahead = 256 << 20
 
     def __init__(self, engine: _core.Engine, in_place: bool = True) -> None:
         """`in_place`: mapped pages may be read where they are and stay resident for a moment."""
@@ -95,3 +110,6 @@ class StreamFeeder:
         """Combine again from the start, up to the first one; see `Feeder`."""
         index: int = self._engine.locate_nonfinite(shard, segment)
         return index
+
+    def close(self) -> None:
+        """Nothing runs beside the engine."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ from pymerge import _core
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.execute.feeders import StreamFeeder
-from pymerge.execute.warm import WarmUp
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Copy, Measure
 from pymerge.plan.values import TensorTask
@@ -19,24 +17,14 @@ from pymerge.plan.values import TensorTask
 __all__ = ["HostFeeder"]
 
 
-def _read_ahead(stored: StoredTensor) -> None:
-    """Have the kernel read a tensor's pages, where it can be asked to."""
-    if hasattr(os, "posix_fadvise"):
-        file = os.open(stored.path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(file, stored.offset, stored.nbytes, os.POSIX_FADV_WILLNEED)
-        finally:
-            os.close(file)
-
-
 class HostFeeder:
-    """Any backend's Ops on whole tensors; the engine only writes. For the reference and device backends."""
+    """Any backend's Ops on whole tensors, one after the other; the engine only writes. For the reference."""
 
-    def __init__(self, engine: _core.Engine, ops: Ops, warm_up: WarmUp | None = None) -> None:
-        """`warm_up`: what to wait for before the first tensor is worked on."""
+    ahead = StreamFeeder.ahead
+
+    def __init__(self, engine: _core.Engine, ops: Ops) -> None:
         self._engine = engine
         self._ops = ops
-        self._warm_up = warm_up
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
         self._nonfinite: list[tuple[int, int, int]] = []
@@ -47,15 +35,8 @@ class HostFeeder:
         return self._stream.tensor(stored)
 
     def _operands(self, task: TensorTask) -> list[Any]:
-        if self._warm_up is not None:
-            # The disk works while the compiler does.
-            for source in task.sources:
-                _read_ahead(source)
-            self._warm_up.wait()
-            self._warm_up = None
-        # Pages of its own, if it wrote: torch copies what may not be written.
         return [
-            np.memmap(s.path, np.uint8, "c", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
+            np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
             if s.nbytes
             else np.empty(0, NUMPY_DTYPES[s.dtype.name])
             for s in task.sources
@@ -76,7 +57,7 @@ class HostFeeder:
         if bad.size:
             self._nonfinite.append((shard, segment, bad.size))
             self._first[shard, segment] = int(bad[0])
-        self._engine.fill_bytes(shard, segment, out.tobytes())
+        self._engine.fill_bytes(shard, segment, out.view(np.uint8))
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Return what was measured; see `Feeder`."""
@@ -91,3 +72,6 @@ class HostFeeder:
     def locate_nonfinite(self, shard: int, segment: int) -> int:
         """See `Feeder`."""
         return self._first[shard, segment]
+
+    def close(self) -> None:
+        """Nothing runs beside the engine."""

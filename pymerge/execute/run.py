@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge import _core
-from pymerge.backends import load_ops, resolve_backend
+from pymerge.backends import DEVICE_BACKENDS, load_lanes, load_ops, resolve_backend
 from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.nonfinite import nonfinite_error
@@ -23,8 +23,7 @@ from pymerge.schedule.values import Schedule, Shard
 
 __all__ = ["execute"]
 
-#: Output bytes decided but not yet written, and input bytes under measure: enough to keep two dozen
-#: workers in 4 MiB blocks, little enough that a tensor is still cached when it is combined.
+#: Output bytes decided but not yet written: enough to keep two dozen workers in 4 MiB blocks.
 _AHEAD = 256 << 20
 #: Seconds between looks at what was written; a window of `_AHEAD` lasts 0.1 s at 2.5 GB/s.
 _POLL = 0.02
@@ -32,6 +31,8 @@ _PROGRESS_EVERY = 0.1
 #: Tensors whose magnitudes are counted at once, at half a megabyte of counts a model each.
 _COUNTED = 8
 _WRITERS = 2
+#: Threads that read for a device, at most.
+_LOADERS = 6
 #: Output files open at once, however small they are: far below the usual limit of 1024 descriptors.
 _OPEN_SHARDS = 64
 
@@ -135,7 +136,11 @@ class _Execution:
         self._group_cuts = find_group_cuts(self._tasks, selects, measure)
 
     def _has_room(self, written: int, finished: int) -> bool:
-        return self._measuring < _AHEAD and self._decided - written < _AHEAD and self.opened - finished < _OPEN_SHARDS
+        return (
+            self._measuring < self._feeder.ahead
+            and self._decided - written < _AHEAD
+            and self.opened - finished < _OPEN_SHARDS
+        )
 
     def _placements(self) -> Iterator[tuple[int, int, int]]:
         """(shard, segment, task) in file order; a shard's file is opened when it is reached."""
@@ -203,15 +208,23 @@ class _Execution:
             self.nonfinite[name] = self.nonfinite.get(name, 0) + count
 
 
-def _make_feeder(backend: str, engine: _core.Engine, schedule: Schedule, in_place: bool) -> Feeder:
+def _make_feeder(
+    backend: str, engine: _core.Engine, schedule: Schedule, devices: Sequence[str], vram: int | None
+) -> Feeder:
+    resources, plan = schedule.resources, schedule.plan
     if backend == "cpu":
-        return StreamFeeder(engine, in_place)
-    from pymerge.execute.host import HostFeeder
+        return StreamFeeder(engine, resources.in_place)
+    ops = load_ops(backend)
+    if backend not in DEVICE_BACKENDS:
+        from pymerge.execute.host import HostFeeder
+
+        return HostFeeder(engine, ops)
+    from pymerge.execute.device import DeviceFeeder
     from pymerge.execute.warm import WarmUp
 
-    ops = load_ops(backend)
-    plan = schedule.plan
-    return HostFeeder(engine, ops, WarmUp(plan.method, plan.tasks, ops) if ops.compiles_at_launch else None)
+    before = WarmUp(plan.method, plan.tasks, ops).wait if ops.compiles_at_launch else None
+    lanes = load_lanes(backend, devices, vram)
+    return DeviceFeeder(engine, lanes, min(_LOADERS, resources.threads), resources.in_place, before)
 
 
 def _remove_output(shards: Sequence[Shard], folder: Path) -> None:
@@ -226,6 +239,8 @@ def execute(
     folder: Path,
     *,
     backend: str = "auto",
+    devices: Sequence[str] = (),
+    vram: int | None = None,
     allow_nonfinite: bool = False,
     reflink: bool = True,
     on_progress: OnProgress | None = None,
@@ -234,6 +249,10 @@ def execute(
 
     Shards appear under their final names only when whole and synced; on any failure what was
     written is removed again.
+
+    Args:
+        devices: for a backend of devices, such as "cuda:0"; they share the tensors. None: the current one.
+        vram: bytes of each device that may be used; None takes most of what is free.
 
     Raises:
         NonFiniteError: a merged value is not finite (unless `allow_nonfinite`).
@@ -257,7 +276,7 @@ def execute(
         gathered=resources.gathered,
         masks=resources.masks,
     )
-    feeder = _make_feeder(name, engine, schedule, resources.in_place)
+    feeder = _make_feeder(name, engine, schedule, devices, vram)
     execution = _Execution(schedule, folder, engine, feeder, allow_nonfinite=allow_nonfinite, reflink=reflink)
     try:
         check_unchanged(schedule.plan.models)
@@ -265,8 +284,10 @@ def execute(
         engine.stop()
         check_unchanged(schedule.plan.models)
         _core.sync_folder(str(folder))
+        feeder.close()
     except BaseException:
         engine.stop()
+        feeder.close()
         _remove_output(schedule.shards[: execution.opened], folder)
         raise
     memory.sample()

@@ -128,6 +128,13 @@ def test_the_ways_to_choose_a_backend(recorder: Recorder, options: list[str], ba
     assert recorder.arguments["backend"] == backend
 
 
+def test_devices_and_their_memory(recorder: Recorder) -> None:
+    run("r.yml", "out", "--device", "cuda:0, cuda:1", "--vram", "2GiB", "--backend", "triton")
+    assert recorder.arguments["backend"] == "triton"
+    assert recorder.arguments["devices"] == ("cuda:0", "cuda:1")
+    assert recorder.arguments["vram"] == 2 << 30
+
+
 def test_an_unknown_device_is_refused(recorder: Recorder) -> None:
     result = CliRunner().invoke(app, ["merge", "r.yml", "out", "--device", "xpu"])
     assert result.exit_code == 2

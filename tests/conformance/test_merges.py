@@ -12,6 +12,7 @@ import pymerge
 from pymerge.bench.device import bench_device
 from pymerge.bench.kernels import KERNELS
 from pymerge.errors import BackendError
+from pymerge.execute.pipeline import bytes_needed
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +26,14 @@ def test_of_files(tmp_path: Path, mixed: list[Path], backend: str, method: str) 
     made = schedule(make_recipe(method, mixed, dtype="bfloat16"))
     files = [run(made, tmp_path / name, backend=name).files for name in (backend, "cpu")]
     assert files[0] == files[1]
+
+
+def test_what_a_device_has_no_room_for(tmp_path: Path, mixed: list[Path], backend: str) -> None:
+    made = schedule(make_recipe("ties", mixed, dtype="bfloat16"))
+    expected = run(made, tmp_path / "cpu", backend="cpu").files
+    needs = sorted(bytes_needed(task) for task in made.plan.tasks)
+    for name, vram in (("some", 2 * needs[len(needs) // 2]), ("none", 1)):
+        assert run(made, tmp_path / name, backend=backend, vram=vram).files == expected
 
 
 def test_in_memory(backend: str) -> None:

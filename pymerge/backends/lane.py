@@ -1,0 +1,151 @@
+"""A device as a pipeline uses it: copies in and out beside its kernels, each on a stream of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import local
+from typing import Any
+
+import numpy as np
+import torch
+
+from pymerge.backends.protocol import NoRoom, Ops
+from pymerge.dtypes import DType
+from pymerge.errors import ResourceError
+from pymerge.ops import Combine, Measure
+
+__all__ = ["TorchLane", "free_memory"]
+
+#: Pinned memory that a file's bytes go through, two such pieces for each thread that reads: one is filled while the
+#: other is copied in.
+_PIECE = 16 << 20
+#: Of the memory that a lane may use, the share for sources and outputs: the rest is the kernels'.
+_SHARE = 0.85
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device; of the host's, for emulated kernels, a fixed number."""
+    if device.type != "cuda":
+        return 1 << 30
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+@dataclass(slots=True)
+class _Loaded:
+    tensor: torch.Tensor
+    there: torch.cuda.Event | None
+
+
+@dataclass(slots=True)
+class _Made:
+    tensor: torch.Tensor
+    bad: torch.Tensor
+    there: torch.cuda.Event | None
+
+
+class _Piece:
+    """Pinned memory, and when what was copied out of it last has been."""
+
+    def __init__(self) -> None:
+        self.tensor = torch.empty(_PIECE, dtype=torch.uint8, pin_memory=True)
+        self.array = self.tensor.numpy()
+        self.free = torch.cuda.Event()
+
+
+class TorchLane:
+    """One device and its backend's kernels; see `pymerge.execute.pipeline.Lane`."""
+
+    def __init__(self, ops: Ops, device: torch.device, memory: int) -> None:
+        """`memory`: bytes of the device that may be used."""
+        self._ops = ops
+        self._device = device
+        self._memory = memory
+        self._threads = local()
+        self._is_cuda = device.type == "cuda"
+        if self._is_cuda:
+            self._work, self._out = (torch.cuda.Stream(device) for _ in range(2))
+
+    @property
+    def room(self) -> int:
+        """Bytes of sources and outputs that may be aboard."""
+        return int(self._memory * _SHARE)
+
+    @contextmanager
+    def _on(self, stream: torch.cuda.Stream | None) -> Iterator[None]:
+        """Work of this thread goes to the device's stream; running out of memory is NoRoom."""
+        try:
+            if stream is None:
+                yield
+            else:
+                with torch.cuda.device(self._device), torch.cuda.stream(stream):
+                    yield
+        except (torch.OutOfMemoryError, ResourceError) as error:
+            raise NoRoom(str(error)) from error
+
+    def load(self, stored: Any) -> _Loaded:
+        """Copy a stored tensor in, through pinned memory; several threads at once."""
+        dtype = getattr(torch, stored.dtype.name)
+        if not stored.nbytes:
+            return _Loaded(torch.empty(0, dtype=dtype, device=self._device), None)
+        source: Any = np.memmap(stored.path, np.uint8, "c", stored.offset, (stored.nbytes,))
+        if not self._is_cuda:
+            return _Loaded(torch.from_numpy(source.copy()).view(dtype), None)
+        if not hasattr(self._threads, "stream"):
+            self._threads.stream = torch.cuda.Stream(self._device)
+            self._threads.pieces = [_Piece(), _Piece()]
+        with self._on(self._work):
+            # Of the kernels' pool, so that one pool serves all; what they used it for last may not be done yet.
+            tensor = torch.empty(stored.nbytes, dtype=torch.uint8, device=self._device)
+            self._threads.stream.wait_stream(self._work)
+        with self._on(self._threads.stream):
+            for begin in range(0, stored.nbytes, _PIECE):
+                size = min(_PIECE, stored.nbytes - begin)
+                piece = self._threads.pieces[0]
+                self._threads.pieces.reverse()
+                piece.free.synchronize()
+                np.copyto(piece.array[:size], source[begin : begin + size])
+                tensor[begin : begin + size].copy_(piece.tensor[:size], non_blocking=True)
+                piece.free.record()
+            there = torch.cuda.Event()
+            there.record()
+        return _Loaded(tensor.view(dtype), there)
+
+    def _take(self, operands: list[_Loaded]) -> list[torch.Tensor]:
+        for operand in operands:
+            if operand.there is not None:
+                self._work.wait_event(operand.there)
+        return [operand.tensor for operand in operands]
+
+    def measure(self, request: Measure, operands: list[_Loaded], compute: DType) -> object:
+        """Run one measure; the answer is there on return."""
+        with self._on(self._work if self._is_cuda else None):
+            return self._ops.measure(request, self._take(operands), compute)
+
+    def combine(self, request: Combine, operands: list[_Loaded], compute: DType, dtype: DType, count: int) -> _Made:
+        """Start one combine."""
+        with self._on(self._work if self._is_cuda else None):
+            out = torch.empty(count, dtype=getattr(torch, dtype.name), device=self._device)
+            self._ops.combine(request, self._take(operands), compute, out)
+            bad = (~torch.isfinite(out)).sum()
+            there = None
+            if self._is_cuda:
+                there = torch.cuda.Event()
+                there.record()
+        return _Made(out, bad, there)
+
+    def finish(self, made: _Made) -> tuple[Any, int, int]:
+        """Wait for a combine and copy it out: its bytes, how many values are not finite, the first one's index."""
+        raw = made.tensor.view(torch.uint8)
+        if made.there is None:
+            host = raw
+        else:
+            with self._on(self._out):
+                self._out.wait_event(made.there)
+                host = torch.empty(raw.numel(), dtype=torch.uint8, pin_memory=True)
+                host.copy_(raw, non_blocking=True)
+                self._out.synchronize()
+        bad = int(made.bad)
+        first = int((~torch.isfinite(made.tensor)).nonzero()[0]) if bad else -1
+        return host.numpy(), bad, first

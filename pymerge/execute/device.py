@@ -1,0 +1,124 @@
+"""A feeder for backends of devices: a pipeline for each; what does not fit goes to the compiled CPU kernels."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Sequence
+
+from pymerge import _core
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.execute.feeders import StreamFeeder
+from pymerge.execute.pipeline import Answer, Failure, Job, Lane, Merged, OnHost, Outcome, Pipeline, bytes_needed
+from pymerge.ops import Combine, Copy, Measure
+from pymerge.plan.values import TensorTask
+
+__all__ = ["DeviceFeeder"]
+
+
+class DeviceFeeder:
+    """Shares tasks out to devices by bytes; the engine only writes, and does what no device has room for."""
+
+    def __init__(
+        self,
+        engine: _core.Engine,
+        lanes: Sequence[Lane],
+        loaders: int,
+        in_place: bool = True,
+        before: Callable[[], None] | None = None,
+    ) -> None:
+        """`loaders`: threads that read for each device; `before`: what to wait for before the first kernel."""
+        self._engine = engine
+        self._stream = StreamFeeder(engine, in_place)
+        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._rooms = [lane.room for lane in lanes]
+        self._pipelines = [Pipeline(lane, self._outcomes.put, loaders, before) for lane in lanes]
+        self._given = [0] * len(lanes)
+        self._chosen: dict[int, int] = {}
+        self._nonfinite: list[tuple[int, int, int]] = []
+        self._first: dict[tuple[int, int], int] = {}
+
+    @property
+    def ahead(self) -> int:
+        """See `Feeder`."""
+        return sum(self._rooms)
+
+    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+        """See `Feeder`."""
+        return self._stream.tensor(stored)
+
+    def _choose(self, task: TensorTask) -> int | None:
+        """The device for a task, always the same one; None if none has room for it."""
+        need = bytes_needed(task)
+        if id(task) not in self._chosen:
+            able = [i for i, room in enumerate(self._rooms) if need <= room]
+            if not able:
+                return None
+            chosen = min(able, key=lambda i: (self._given[i] / self._rooms[i], i))
+            self._given[chosen] += need
+            self._chosen[id(task)] = chosen
+        return self._chosen[id(task)]
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+        """Start a measure; see `Feeder`."""
+        chosen = self._choose(task)
+        if chosen is None:
+            self._stream.measure(ticket, task, request)
+        else:
+            self._pipelines[chosen].submit(Job(ticket, task, request, is_combine=False))
+
+    def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
+        """Start a combine; see `Feeder`."""
+        is_copy = isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype
+        chosen = self._chosen.get(id(task)) if is_copy else self._choose(task)
+        if is_copy and chosen is not None:
+            self._pipelines[chosen].forget(task)
+        if is_copy or chosen is None:
+            self._stream.combine(shard, segment, task, request)
+        else:
+            self._pipelines[chosen].submit(Job((shard, segment), task, request, is_combine=True))
+
+    def collect(self, seconds: float) -> list[tuple[int, object]]:
+        """Wait for answers; see `Feeder`."""
+        answers: list[tuple[int, object]] = []
+        wait = seconds
+        while True:
+            try:
+                outcome = self._outcomes.get(timeout=wait) if wait else self._outcomes.get_nowait()
+            except queue.Empty:
+                break
+            wait = 0.0
+            self._take(outcome, answers)
+        return answers + self._stream.collect(0.0)
+
+    def _take(self, outcome: Outcome, answers: list[tuple[int, object]]) -> None:
+        if isinstance(outcome, Failure):
+            raise outcome.error
+        if isinstance(outcome, Answer):
+            answers.append((outcome.ticket, outcome.answer))
+        elif isinstance(outcome, OnHost):
+            job = outcome.job
+            if job.is_combine:
+                shard, segment = job.key
+                self._stream.combine(shard, segment, job.task, job.request)  # type: ignore[arg-type]
+            else:
+                self._stream.measure(job.key, job.task, job.request)  # type: ignore[arg-type]
+        elif isinstance(outcome, Merged):
+            if outcome.nonfinite:
+                self._nonfinite.append((outcome.shard, outcome.segment, outcome.nonfinite))
+                self._first[outcome.shard, outcome.segment] = outcome.first
+            self._engine.fill_bytes(outcome.shard, outcome.segment, outcome.data)
+
+    def take_nonfinite(self) -> list[tuple[int, int, int]]:
+        """What was found; see `Feeder`."""
+        found, self._nonfinite = self._nonfinite, []
+        return found + self._stream.take_nonfinite()
+
+    def locate_nonfinite(self, shard: int, segment: int) -> int:
+        """See `Feeder`."""
+        first = self._first.get((shard, segment))
+        return self._stream.locate_nonfinite(shard, segment) if first is None else first
+
+    def close(self) -> None:
+        """End the devices' threads; see `Feeder`."""
+        for pipeline in self._pipelines:
+            pipeline.close()

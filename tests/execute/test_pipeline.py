@@ -1,0 +1,253 @@
+"""The pipeline's scheduling, on a simulated device: what overlaps, in what order, in how much memory."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pymerge.backends.protocol import NoRoom
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.dtypes import BY_NAME
+from pymerge.execute.pipeline import Answer, Failure, Job, Merged, OnHost, Outcome, Pipeline, bytes_needed
+from pymerge.ops import Gram, KeySample, WeightedSum
+from pymerge.plan.values import TensorTask
+
+FLOAT32 = BY_NAME["float32"]
+#: Seconds after which a test says that nothing happens any more.
+PATIENCE = 20
+
+
+def make_task(number: int, count: int, sources: int = 2) -> TensorTask:
+    """A task of some tensors of `count` elements."""
+    stored = tuple(StoredTensor(f"t{number}", FLOAT32, (count,), f"m{place}", 0, 4 * count) for place in range(sources))
+    return TensorTask(f"t{number}", (count,), FLOAT32, stored, ("",) * sources, None, FLOAT32)
+
+
+@dataclass(eq=False)
+class Copied:
+    """A tensor on the simulated device."""
+
+    name: str
+    path: str
+    alive: bool = True
+
+
+@dataclass
+class SimulatedLane:
+    """A device of `room` bytes; `fails(what, name)` may raise, `waits(what, name)` takes its time."""
+
+    room: int
+    fails: Callable[[str, str], None] = lambda what, name: None
+    waits: Callable[[str, str], None] = lambda what, name: None
+    loads: list[tuple[str, str]] = field(default_factory=list)
+    kernels: list[tuple[str, str]] = field(default_factory=list)
+    inside: set[str] = field(default_factory=set)
+
+    @contextmanager
+    def _alone(self, what: str) -> Iterator[None]:
+        assert what not in self.inside, f"two threads at once: {what}"
+        self.inside.add(what)
+        try:
+            yield
+        finally:
+            self.inside.remove(what)
+
+    def load(self, stored: StoredTensor) -> Copied:
+        self.loads.append((stored.name, stored.path))
+        self.waits("load", stored.name)
+        self.fails("load", stored.name)
+        return Copied(stored.name, stored.path)
+
+    def _check(self, operands: list[Any]) -> str:
+        name: str = operands[0].name
+        assert [(each.name, each.path) for each in operands] == [(name, f"m{i}") for i in range(len(operands))]
+        assert all(each.alive for each in operands)
+        return name
+
+    def measure(self, request: Any, operands: list[Any], compute: Any) -> object:
+        with self._alone("kernel"):
+            name = self._check(operands)
+            self.waits("measure", name)
+            self.fails("measure", name)
+            self.kernels.append(("measure", name))
+            return name
+
+    def combine(self, request: Any, operands: list[Any], compute: Any, dtype: Any, count: int) -> Any:
+        with self._alone("kernel"):
+            name = self._check(operands)
+            self.waits("combine", name)
+            self.fails("combine", name)
+            self.kernels.append(("combine", name))
+            return name, count, operands
+
+    def finish(self, made: Any) -> tuple[Any, int, int]:
+        with self._alone("finish"):
+            name, count, operands = made
+            self.waits("finish", name)
+            self.fails("finish", name)
+            assert all(each.alive for each in operands), "a source was let go before its combine was done"
+            for each in operands:
+                each.alive = False
+            return (name, count), 0, -1
+
+
+GRAM, SUM = Gram((0, 1)), WeightedSum((0, 1), (0.5, 0.5))
+
+
+def drive(lane: SimulatedLane, tasks: list[TensorTask], measures: list[int], loaders: int = 2) -> tuple[set[str], int]:
+    """Take tasks through their measures and combines; returns (what the host did, most bytes aboard)."""
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    pipeline = Pipeline(lane, outcomes.put, loaders)
+    left = list(measures)
+    merged: set[str] = set()
+    on_host: set[str] = set()
+    most = 0
+
+    def go_on(number: int) -> None:
+        if left[number]:
+            left[number] -= 1
+            pipeline.submit(Job(number, tasks[number], GRAM, is_combine=False))
+        else:
+            pipeline.submit(Job((0, number), tasks[number], SUM, is_combine=True))
+
+    try:
+        for number in range(len(tasks)):
+            go_on(number)
+        while len(merged) < len(tasks):
+            most = max(most, pipeline._used)
+            outcome = outcomes.get(timeout=PATIENCE)
+            if isinstance(outcome, Failure):
+                raise outcome.error
+            if isinstance(outcome, Answer):
+                assert outcome.answer == tasks[outcome.ticket].name
+                go_on(outcome.ticket)
+            elif isinstance(outcome, Merged):
+                task = tasks[outcome.segment]
+                assert outcome.data == (task.name, task.count)
+                assert task.name not in merged
+                merged.add(task.name)
+            elif isinstance(outcome, OnHost):
+                job = outcome.job
+                on_host.add(job.task.name)
+                if job.is_combine:
+                    merged.add(job.task.name)
+                else:
+                    go_on(job.key)
+        assert pipeline._used == 0
+        assert not pipeline._stays
+    finally:
+        pipeline.close()
+    return on_host, most
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=12),
+    room=st.integers(1, 200),
+    loaders=st.integers(1, 4),
+    seed=st.integers(0, 999),
+)
+def test_any_plan_comes_through(sizes: list[int], room: int, loaders: int, seed: int) -> None:
+    choose = random.Random(seed)
+    tasks = [make_task(number, size) for number, size in enumerate(sizes)]
+    measures = [choose.randrange(3) for _ in tasks]
+    room = max(12 * room, max(map(bytes_needed, tasks)))
+    lane = SimulatedLane(room)
+    on_host, most = drive(lane, tasks, measures, loaders)
+    assert not on_host
+    assert most <= room
+    # Once each, however many requests a task has.
+    assert sorted(lane.loads) == sorted((task.name, source.path) for task in tasks for source in task.sources)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 9999), loaders=st.integers(1, 3))
+def test_out_of_memory_means_fewer_at_once_or_the_host(seed: int, loaders: int) -> None:
+    choose = random.Random(seed)
+    lock = threading.Lock()
+
+    def fails(what: str, name: str) -> None:
+        with lock:
+            if choose.random() < 0.3 and what != "finish":
+                raise NoRoom
+
+    tasks = [make_task(number, choose.randrange(1, 50)) for number in range(8)]
+    measures = [choose.randrange(3) for _ in tasks]
+    drive(SimulatedLane(2000, fails), tasks, measures, loaders)
+
+
+def test_a_task_that_never_fits_goes_to_the_host() -> None:
+    def fails(what: str, name: str) -> None:
+        if name == "t1":
+            raise NoRoom
+
+    tasks = [make_task(number, 10) for number in range(3)]
+    assert drive(SimulatedLane(10_000, fails), tasks, [1, 1, 1])[0] == {"t1"}
+
+
+def test_loading_kernels_and_copies_out_overlap() -> None:
+    # The first task's combine waits for the second one's sources, its copy out for the second's kernel.
+    seen = {what: threading.Event() for what in ("load t1", "combine t1")}
+
+    def waits(what: str, name: str) -> None:
+        if f"{what} {name}" in seen:
+            seen[f"{what} {name}"].set()
+        if (what, name) == ("combine", "t0"):
+            assert seen["load t1"].wait(PATIENCE)
+        if (what, name) == ("finish", "t0"):
+            assert seen["combine t1"].wait(PATIENCE)
+
+    drive(SimulatedLane(10_000, waits=waits), [make_task(number, 10) for number in range(2)], [0, 0])
+
+
+def test_combines_go_before_measures() -> None:
+    lane = SimulatedLane(10_000)
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    started, going = threading.Event(), threading.Event()
+
+    def before() -> None:
+        started.set()
+        assert going.wait(PATIENCE)
+
+    pipeline = Pipeline(lane, outcomes.put, 1, before)
+    assert started.wait(PATIENCE)
+    pipeline.submit(Job(0, make_task(0, 5), GRAM, is_combine=False))
+    pipeline.submit(Job((0, 1), make_task(1, 5), SUM, is_combine=True))
+    while pipeline._jobs.qsize() < 2:
+        threading.Event().wait(0.001)
+    going.set()
+    for _ in range(2):
+        outcomes.get(timeout=PATIENCE)
+    pipeline.close()
+    assert lane.kernels == [("combine", "t1"), ("measure", "t0")]
+
+
+def test_a_survey_lets_its_tensors_go() -> None:
+    lane = SimulatedLane(130)  # room for one
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+    pipeline = Pipeline(lane, outcomes.put, 2)
+    for number in range(3):
+        pipeline.submit(Job(number, make_task(number, 10), KeySample((0, 1), 1000), is_combine=False))
+    answers = [outcomes.get(timeout=PATIENCE) for _ in range(3)]
+    pipeline.close()
+    assert sorted(answer.ticket for answer in answers if isinstance(answer, Answer)) == [0, 1, 2]
+    assert pipeline._used == 0
+
+
+@pytest.mark.parametrize("what", ["load", "measure", "combine", "finish"])
+def test_what_a_thread_raises_is_told(what: str) -> None:
+    def fails(at: str, name: str) -> None:
+        if at == what:
+            raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        drive(SimulatedLane(10_000, fails), [make_task(0, 10)], [1], loaders=1)
