@@ -37,3 +37,23 @@ def weighted_sum_lines(
     stream: int,
 ) -> None: ...
 def mask(delta: DeviceTensor, rule: _Rule, compute: str, out: DeviceTensor, stream: int) -> None: ...
+def near_swap(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor,
+    compute: str,
+    out_dtype: str,
+    t: float,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def fusion(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor,
+    compute: str,
+    out_dtype: str,
+    factors: Any,
+    lines: _Lines,
+    threshold: float,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...

@@ -116,8 +116,7 @@ struct GramLoad {
     }
   }
 
-  __device__ __forceinline__ void decode(const GramParams& p,
-                                         Real (&values)[kTensors][n]) const {
+  __device__ __forceinline__ void decode(const GramParams& p, Real (&values)[kTensors][n]) const {
     Real origin[n];
     Format::template decode<n>(base, origin);
 #pragma unroll

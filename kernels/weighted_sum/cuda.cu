@@ -96,7 +96,7 @@ struct LineSum {
 
 void weighted_sum(const Stream& stream, const Inputs& inputs,
                   const std::vector<double>& coefficients, const Output& out) {
-  const Deal dealt = deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
+  const Deal dealt = deal(inputs, out);
   with_models<4>(inputs, [&](auto format, auto models) {
     using Op = Sum<decltype(format), decltype(models)::value>;
     const HostTable<Source> tensors(stream, sources_of(inputs));
@@ -109,7 +109,7 @@ void weighted_sum(const Stream& stream, const Inputs& inputs,
 void weighted_sum_lines(const Stream& stream, const Inputs& inputs,
                         const std::vector<double>& coefficients, const Lines& lines,
                         const Output& out) {
-  const Deal dealt = deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
+  const Deal dealt = deal(inputs, out);
   with_format(inputs, [&](auto format) {
     using Op = LineSum<decltype(format)>;
     using Real = typename Op::Real;

@@ -27,6 +27,28 @@ inline Deal deal(std::int64_t count, bool by_vectors) {
   return {count, vectors, vector_blocks, vector_blocks + divide_up(singles, kThreads)};
 }
 
+inline Deal deal(const Inputs& inputs, const Output& out) {
+  return deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
+}
+
+// n elements of the base and of one tensor, for kernels whose Params have those.
+template <typename Format, int n>
+struct AroundBase {
+  using Real = typename Format::Real;
+  typename Format::template Raw<n> base;
+  typename Format::template Raw<n> tensor;
+
+  template <typename Params>
+  __device__ __forceinline__ void load(const Params& p, std::int64_t at) {
+    base = Format::template load<n>(p.base, at);
+    tensor = Format::template load<n>(p.tensor, at);
+  }
+  __device__ __forceinline__ void decode(Real (&origin)[n], Real (&value)[n]) const {
+    Format::template decode<n>(base, origin);
+    Format::template decode<n>(tensor, value);
+  }
+};
+
 // `models` tensors' n elements from `at` on, loaded at once; of none (0: any number), none.
 template <typename Format, int models, int n>
 struct Loaded {
