@@ -27,5 +27,6 @@ cuda::Output to_output(const DeviceTensor& out, const std::string& out_dtype,
 void bind_device(py::module_& module);
 void bind_span(py::module_& module);
 void bind_pointwise(py::module_& module);
+void bind_select(py::module_& module);
 
 }  // namespace pymerge::bindings

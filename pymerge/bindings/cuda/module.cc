@@ -9,4 +9,5 @@ PYBIND11_MODULE(_cuda, module) {
   bind_device(module);
   bind_span(module);
   bind_pointwise(module);
+  bind_select(module);
 }
