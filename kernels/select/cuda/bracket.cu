@@ -23,7 +23,7 @@ __device__ __forceinline__ std::int64_t sample_place(std::int64_t count, int siz
 }
 
 template <typename Real>
-__global__ void __launch_bounds__(kSampleThreads)
+__global__ void __launch_bounds__(kSampleThreads, 1)
     find_bracket(const __grid_constant__ SearchParams<Real> p) {
   using Key = KeyOf<Real>;
   constexpr int kBits = static_cast<int>(sizeof(Key)) * 8 - 1;

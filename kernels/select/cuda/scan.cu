@@ -6,41 +6,53 @@
 namespace pymerge::cuda {
 namespace {
 
-// A thread's keys of a tile: some vectors, or single elements where vectors cannot be read.
-template <typename Format, How how, int n>
-struct TileReader {
-  using Reader = KeyReader<Format, how, n>;
-  using Key = typename Reader::Key;
-  static constexpr int kKeys = kTileKeys<Key> / kThreads;
-  static constexpr int kReaders = kKeys / n;
-  Reader readers[kReaders];
+// A thread's keys of a tile.
+template <typename Key>
+inline constexpr int kThreadKeys = kTileKeys<Key> / kThreads;
 
-  static __device__ __forceinline__ std::int64_t place(std::int64_t tile, int i) {
-    return tile * kTileKeys<Key> + (i * kThreads + static_cast<int>(threadIdx.x)) * n;
+// Of a whole tile, by vectors; what the kinds share is loaded once.
+template <typename Format, How how>
+struct Vectors {
+  using Key = KeyOf<typename Format::Real>;
+  using Params = KeyParams<typename Format::Real>;
+  static constexpr int kReaders = kThreadKeys<Key> / kVector;
+  KeyReader<Format, how, kVector> readers[kReaders];
+  std::int64_t first;
+
+  __device__ __forceinline__ Vectors(const Params& p, std::int64_t tile)
+      : first(tile * kTileKeys<Key> + static_cast<std::int64_t>(threadIdx.x) * kVector) {
+#pragma unroll
+    for (int i = 0; i < kReaders; ++i) readers[i].load_base(p, first + i * kThreads * kVector);
   }
-  template <typename Params>
-  __device__ __forceinline__ void load_base(const Params& p, std::int64_t tile) {
+  __device__ __forceinline__ void get(const Params& p, int kind, Key (&keys)[kThreadKeys<Key>]) {
+#pragma unroll
+    for (int i = 0; i < kReaders; ++i) readers[i].load(p, kind, first + i * kThreads * kVector);
 #pragma unroll
     for (int i = 0; i < kReaders; ++i) {
-      if (place(tile, i) < p.count) readers[i].load_base(p, place(tile, i));
+      readers[i].get(p, first + i * kThreads * kVector, keys + i * kVector);
     }
   }
-  // -1 where there is no element.
-  template <typename Params>
-  __device__ __forceinline__ void get(const Params& p, std::int64_t tile, int kind,
-                                      Key (&keys)[kKeys]) {
+};
+
+// Of any tile, one by one; -1 where there is no element.
+template <typename Format, How how>
+struct Singles {
+  using Key = KeyOf<typename Format::Real>;
+  using Params = KeyParams<typename Format::Real>;
+  std::int64_t first;
+
+  __device__ __forceinline__ Singles(const Params&, std::int64_t tile)
+      : first(tile * kTileKeys<Key> + threadIdx.x) {}
+  __device__ __forceinline__ void get(const Params& p, int kind, Key (&keys)[kThreadKeys<Key>]) {
 #pragma unroll
-    for (int i = 0; i < kReaders; ++i) {
-      if (place(tile, i) < p.count) readers[i].load(p, kind, place(tile, i));
-    }
-#pragma unroll
-    for (int i = 0; i < kReaders; ++i) {
-      if (place(tile, i) < p.count) {
-        readers[i].get(p, place(tile, i), keys + i * n);
-      } else {
-#pragma unroll
-        for (int k = 0; k < n; ++k) keys[i * n + k] = -1;
-      }
+    for (int i = 0; i < kThreadKeys<Key>; ++i) {
+      const std::int64_t at = first + i * kThreads;
+      keys[i] = -1;
+      if (at >= p.count) continue;
+      KeyReader<Format, how, 1> reader;
+      reader.load_base(p, at);
+      reader.load(p, kind, at);
+      reader.get(p, at, keys + i);
     }
   }
 };
@@ -96,23 +108,18 @@ __device__ __forceinline__ void classify(const Key (&keys)[n], Bracket bracket, 
   }
 }
 
-template <typename Format, How how, int n>
-__device__ __forceinline__ void scan_tile(const SearchParams<typename Format::Real>& p,
-                                          Shared<KeyOf<typename Format::Real>>& shared) {
-  using Reader = TileReader<Format, how, n>;
-  using Key = typename Reader::Key;
-  const std::int64_t tile = blockIdx.x;
-  Reader reader;
-  reader.load_base(p.keys, tile);
+template <bool zeros, typename Reader, typename Real>
+__device__ __forceinline__ void scan_tile(const SearchParams<Real>& p, Reader& reader,
+                                          std::int64_t tile, Shared<KeyOf<Real>>& shared) {
   if (threadIdx.x < 2) clear(shared, static_cast<int>(threadIdx.x));
   __syncthreads();
   int turn = 0;
   for (int kind = 0; kind < p.keys.kinds; ++kind) {
-    Key keys[Reader::kKeys];
-    reader.get(p.keys, tile, kind, keys);
+    KeyOf<Real> keys[kThreadKeys<KeyOf<Real>>];
+    reader.get(p.keys, kind, keys);
     for (int entry = 0; entry < p.entries; ++entry) {
       if (p.entry[entry].kind != kind) continue;
-      classify<how == How::kSpread>(keys, p.room.brackets[entry], shared, turn);
+      classify<zeros>(keys, p.room.brackets[entry], shared, turn);
       __syncthreads();
       const unsigned inside = shared.inside[turn];
       if (threadIdx.x == 0) {
@@ -143,14 +150,18 @@ __device__ __forceinline__ void scan_tile(const SearchParams<typename Format::Re
 }
 
 template <typename Format, How how>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 3)
     scan_keys(const __grid_constant__ SearchParams<typename Format::Real> p) {
   using Key = KeyOf<typename Format::Real>;
   __shared__ Shared<Key> shared;
-  if (p.keys.by_vectors && (blockIdx.x + std::int64_t{1}) * kTileKeys<Key> <= p.keys.count) {
-    scan_tile<Format, how, kVector>(p, shared);
+  constexpr bool kZeros = how == How::kSpread;
+  const std::int64_t tile = blockIdx.x;
+  if (p.keys.by_vectors && (tile + 1) * kTileKeys<Key> <= p.keys.count) {
+    Vectors<Format, how> reader(p.keys, tile);
+    scan_tile<kZeros>(p, reader, tile, shared);
   } else {
-    scan_tile<Format, how, 1>(p, shared);
+    Singles<Format, how> reader(p.keys, tile);
+    scan_tile<kZeros>(p, reader, tile, shared);
   }
 }
 
