@@ -43,7 +43,7 @@ struct Fuse {
 
 void fusion(const Stream& stream, const Inputs& inputs, const std::vector<double>& factors,
             const Lines& lines, double threshold, const Output& out) {
-  with_format(inputs, [&](auto format) {
+  with_format<true>(inputs, [&](auto format) {
     using Op = Fuse<decltype(format)>;
     using Real = typename Op::Real;
     const DeviceArray<Real> numbers(stream, to_reals<Real>(factors));

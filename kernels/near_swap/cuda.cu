@@ -42,7 +42,7 @@ struct Swap {
 }  // namespace
 
 void near_swap(const Stream& stream, const Inputs& inputs, double t, const Output& out) {
-  with_format(inputs, [&](auto format) {
+  with_format<true>(inputs, [&](auto format) {
     using Op = Swap<decltype(format)>;
     using Real = typename Op::Real;
     const Deal dealt = deal(inputs, out);

@@ -105,27 +105,21 @@ __global__ void __launch_bounds__(kThreads) combine(const __grid_constant__ type
   store_elements(p.out.data, p.out.dtype, at, values);
 }
 
-// Calls body(Format{}, models) with the number of models as a constant, 0 where they are more than
-// `most` or of several dtypes.
-template <int most, typename Body>
+// Calls body(Format{}, models) with the number of models as a constant if it is one of `special`
+// and all are of one dtype, else with 0.
+template <int... special, typename Body>
 void with_models(const Inputs& inputs, const Body& body) {
   with_format(inputs, [&](auto format) {
+    bool done = false;
     if constexpr (!kIsMixed<decltype(format)>) {
-      const int n = inputs.size();
-      if constexpr (most >= 1) {
-        if (n == 1) return body(format, std::integral_constant<int, 1>{});
-      }
-      if constexpr (most >= 2) {
-        if (n == 2) return body(format, std::integral_constant<int, 2>{});
-      }
-      if constexpr (most >= 3) {
-        if (n == 3) return body(format, std::integral_constant<int, 3>{});
-      }
-      if constexpr (most >= 4) {
-        if (n == 4) return body(format, std::integral_constant<int, 4>{});
-      }
+      const auto try_one = [&](auto models) {
+        if (done || inputs.size() != models) return;
+        body(format, models);
+        done = true;
+      };
+      (try_one(std::integral_constant<int, special>{}), ...);
     }
-    body(format, std::integral_constant<int, 0>{});
+    if (!done) body(format, std::integral_constant<int, 0>{});
   });
 }
 

@@ -1,5 +1,5 @@
-// A sample's order statistics a little above and below each wanted rank: a block for each, which
-// holds the sample in registers and finds a key's bits from the top by counting.
+// A sample's order statistics a little above and below each wanted rank: a block for each holds the
+// sample in registers and finds a key's bits from the top, by counting.
 #include "select/cuda/passes.cuh"
 
 namespace pymerge::cuda {
@@ -23,8 +23,27 @@ __device__ __forceinline__ std::int64_t sample_place(std::int64_t count, int siz
 }
 
 template <typename Real>
+struct SampleParams {
+  SearchParams<Real> search;
+  KeyOf<Real>* keys;  // [kinds][kSampleKeys]
+};
+
+template <typename Real>
+__global__ void __launch_bounds__(kThreads)
+    take_sample(const __grid_constant__ SampleParams<Real> p) {
+  using Key = KeyOf<Real>;
+  const int at = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x);
+  const int kind = static_cast<int>(blockIdx.y);
+  const How how = p.search.how;
+  const std::int64_t place =
+      sample_place(p.search.keys.count, kSampleKeys<Key>, run_length(how), at);
+  p.keys[kind * kSampleKeys<Key> + at] = key_at(p.search.keys, how, kind, place);
+}
+
+template <typename Real>
 __global__ void __launch_bounds__(kSampleThreads, 1)
-    find_bracket(const __grid_constant__ SearchParams<Real> p) {
+    find_bracket(const __grid_constant__ SampleParams<Real> sample) {
+  const SearchParams<Real>& p = sample.search;
   using Key = KeyOf<Real>;
   constexpr int kBits = static_cast<int>(sizeof(Key)) * 8 - 1;
   constexpr auto kSize = static_cast<double>(kSampleKeys<Key>);
@@ -35,8 +54,7 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
 #pragma unroll
   for (int i = 0; i < kEach<Key>; ++i) {
     const int at = i * kSampleThreads + static_cast<int>(threadIdx.x);
-    const std::int64_t place = sample_place(p.keys.count, kSampleKeys<Key>, run_length(p.how), at);
-    keys[i] = key_at(p.keys, p.how, wanted.kind, place);
+    keys[i] = sample.keys[wanted.kind * kSampleKeys<Key> + at];
     zeros += keys[i] == 0 ? 1u : 0u;
   }
   int turn = 0;
@@ -48,7 +66,8 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
   const bool is_high = blockIdx.y == 1;
   // From the largest, 1-based; beyond the sample's ends the bracket is open.
   const bool is_open = is_high ? share <= error : share >= 1 - error;
-  const auto rank = static_cast<unsigned>((is_high ? share - error : share + error) * kSize) + 1;
+  const double at = is_open ? 0 : (is_high ? share - error : share + error) * kSize;
+  const auto rank = static_cast<unsigned>(at) + 1;
   Key found = 0;
 #pragma unroll 1
   for (int bit = kBits - 1; bit >= 0; --bit) {
@@ -71,7 +90,12 @@ __global__ void __launch_bounds__(kSampleThreads, 1)
 
 template <typename Real>
 void guess_brackets(const Stream& stream, const SearchParams<Real>& params) {
-  launch(stream, find_bracket<Real>, {params.entries, 2}, kSampleThreads, params);
+  using Key = KeyOf<Real>;
+  const int kinds = params.keys.kinds;
+  const DeviceArray<Key> keys(stream, static_cast<std::size_t>(kinds) * kSampleKeys<Key>);
+  const SampleParams<Real> sample{params, keys.data()};
+  launch(stream, take_sample<Real>, {kSampleKeys<Key> / kThreads, kinds}, kThreads, sample);
+  launch(stream, find_bracket<Real>, {params.entries, 2}, kSampleThreads, sample);
 }
 
 template void guess_brackets(const Stream&, const SearchParams<float>&);

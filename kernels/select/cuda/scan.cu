@@ -169,17 +169,22 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 template <typename Real>
 void scan(const Stream& stream, const Inputs& inputs, const SearchParams<Real>& params) {
-  with_format(inputs, [&](auto format) {
-    using Format = decltype(format);
-    if constexpr (std::is_same_v<typename Format::Real, Real>) {
-      const Grid grid{params.room.tile_count};
-      if (params.how == How::kSpread) {
-        launch(stream, scan_keys<Format, How::kSpread>, grid, kThreads, params);
-      } else if (params.how == How::kLines) {
-        launch(stream, scan_keys<Format, How::kLines>, grid, kThreads, params);
-      } else {
+  const Grid grid{params.room.tile_count};
+  if (params.how == How::kDelta) {
+    with_format(inputs, [&](auto format) {
+      using Format = decltype(format);
+      if constexpr (std::is_same_v<typename Format::Real, Real>) {
         launch(stream, scan_keys<Format, How::kDelta>, grid, kThreads, params);
       }
+    });
+    return;
+  }
+  with_format<true>(inputs, [&](auto format) {
+    using Format = decltype(format);
+    if constexpr (std::is_same_v<typename Format::Real, Real>) {
+      const auto kernel = params.how == How::kLines ? scan_keys<Format, How::kLines>
+                                                    : scan_keys<Format, How::kSpread>;
+      launch(stream, kernel, grid, kThreads, params);
     }
   });
 }
