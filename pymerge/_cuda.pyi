@@ -37,3 +37,69 @@ def weighted_sum_lines(
     stream: int,
 ) -> None: ...
 def mask(delta: DeviceTensor, rule: _Rule, compute: str, out: DeviceTensor, stream: int) -> None: ...
+def near_swap(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor,
+    compute: str,
+    out_dtype: str,
+    t: float,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def fusion(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor,
+    compute: str,
+    out_dtype: str,
+    factors: Any,
+    lines: _Lines,
+    threshold: float,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def select(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    counts: Sequence[int],
+    stream: int,
+    bracket: tuple[int, int, int] | None = ...,
+) -> Any: ...
+def select_spread(
+    tensors: Sequence[DeviceTensor],
+    base: None,
+    compute: str,
+    share: float,
+    stream: int,
+    bracket: tuple[int, int, int] | None = ...,
+) -> Any: ...
+def select_lines(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    counts: Sequence[int],
+    factors: Any,
+    lines: _Lines,
+    stream: int,
+) -> Any: ...
+def key_counts(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    lows: Sequence[int],
+    shift: int,
+    buckets: int,
+    stream: int,
+) -> bytes: ...
+def key_counts_open(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    lows: Sequence[int],
+    shift: int,
+    buckets: int,
+    stream: int,
+) -> bytes: ...
+def key_sample(
+    tensors: Sequence[DeviceTensor], base: DeviceTensor | None, compute: str, apart: int, stream: int
+) -> bytes: ...

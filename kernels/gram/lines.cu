@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kRowThreads) gram_rows(const __grid_constant__
 
 // One thread a column of one group of rows, to sums[group][pair][column].
 template <typename Format, int models>
-__global__ void __launch_bounds__(kThreads) gram_columns(const __grid_constant__ GramParams p) {
+__global__ void __launch_bounds__(kThreads, 2) gram_columns(const __grid_constant__ GramParams p) {
   const Pairs<models> pairs(p, static_cast<int>(blockIdx.x) % p.tasks);
   const std::int64_t column =
       static_cast<std::int64_t>(blockIdx.x) / p.tasks * kThreads + threadIdx.x;

@@ -116,8 +116,7 @@ struct GramLoad {
     }
   }
 
-  __device__ __forceinline__ void decode(const GramParams& p,
-                                         Real (&values)[kTensors][n]) const {
+  __device__ __forceinline__ void decode(const GramParams& p, Real (&values)[kTensors][n]) const {
     Real origin[n];
     Format::template decode<n>(base, origin);
 #pragma unroll
@@ -186,10 +185,11 @@ __device__ __forceinline__ void add_block(const GramParams& p, const Pairs<model
   }
 }
 
-// Calls body(Format{}, models, Lane{}) for the inputs; models = 0 for any number.
+// Calls body(Format{}, models, Lane{}) for the inputs; models = 0 for any number but 2, and 3 if
+// that is `most`.
 template <int most, typename Body>
 void with_gram(const Inputs& inputs, bool narrow, const Body& body) {
-  with_format(inputs, [&](auto format) {
+  with_format<most == 2>(inputs, [&](auto format) {
     using Format = decltype(format);
     const auto with_lane = [&](auto models) {
       if constexpr (std::is_same_v<typename Format::Real, float> &&

@@ -96,8 +96,8 @@ struct LineSum {
 
 void weighted_sum(const Stream& stream, const Inputs& inputs,
                   const std::vector<double>& coefficients, const Output& out) {
-  const Deal dealt = deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
-  with_models<4>(inputs, [&](auto format, auto models) {
+  const Deal dealt = deal(inputs, out);
+  with_models<2, 3>(inputs, [&](auto format, auto models) {
     using Op = Sum<decltype(format), decltype(models)::value>;
     const HostTable<Source> tensors(stream, sources_of(inputs));
     const HostTable<typename Op::Real> numbers(stream, to_reals<typename Op::Real>(coefficients));
@@ -109,8 +109,8 @@ void weighted_sum(const Stream& stream, const Inputs& inputs,
 void weighted_sum_lines(const Stream& stream, const Inputs& inputs,
                         const std::vector<double>& coefficients, const Lines& lines,
                         const Output& out) {
-  const Deal dealt = deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
-  with_format(inputs, [&](auto format) {
+  const Deal dealt = deal(inputs, out);
+  with_format<true>(inputs, [&](auto format) {
     using Op = LineSum<decltype(format)>;
     using Real = typename Op::Real;
     const HostTable<Source> tensors(stream, sources_of(inputs));

@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "emulated"
 #: Those that there are.
-KERNELS = "test_gram or test_weighted_sum or test_models or (test_lines and test_every_backend)"
+KERNELS = "test_gram or weighted_sum or near_swap or test_models or (test_lines and test_every_backend)"
 
 
 def test_emulated_kernels_give_the_specified_bits() -> None:

@@ -114,8 +114,10 @@ inline std::int64_t divide_up(std::int64_t count, std::int64_t size) {
   return (count + size - 1) / size;
 }
 
-// Calls body(Format{}) with what the inputs are of.
-template <typename Body>
+// Calls body(Format{}) with what the inputs are of. Each format costs compiling every kernel once
+// more: kernels that few methods need have `few` of them, and read float16 and float32 as mixed
+// inputs.
+template <bool few = false, typename Body>
 void with_format(const Inputs& inputs, const Body& body) {
   if (inputs.compute == Compute::kFloat64) return body(Mixed<double>{});
   const DType dtype = inputs.tensors[0].dtype;
@@ -123,8 +125,10 @@ void with_format(const Inputs& inputs, const Body& body) {
   if (std::all_of(inputs.tensors.begin(), inputs.tensors.end(), same) &&
       (!inputs.has_base || same(inputs.base))) {
     if (dtype == DType::kBF16) return body(Same<DType::kBF16>{});
-    if (dtype == DType::kF16) return body(Same<DType::kF16>{});
-    if (dtype == DType::kF32) return body(Same<DType::kF32>{});
+    if constexpr (!few) {
+      if (dtype == DType::kF16) return body(Same<DType::kF16>{});
+      if (dtype == DType::kF32) return body(Same<DType::kF32>{});
+    }
   }
   body(Mixed<float>{});
 }

@@ -27,6 +27,28 @@ inline Deal deal(std::int64_t count, bool by_vectors) {
   return {count, vectors, vector_blocks, vector_blocks + divide_up(singles, kThreads)};
 }
 
+inline Deal deal(const Inputs& inputs, const Output& out) {
+  return deal(inputs.count, is_aligned(inputs) && is_aligned(out.data));
+}
+
+// n elements of the base and of one tensor, for kernels whose Params have those.
+template <typename Format, int n>
+struct AroundBase {
+  using Real = typename Format::Real;
+  typename Format::template Raw<n> base;
+  typename Format::template Raw<n> tensor;
+
+  template <typename Params>
+  __device__ __forceinline__ void load(const Params& p, std::int64_t at) {
+    base = Format::template load<n>(p.base, at);
+    tensor = Format::template load<n>(p.tensor, at);
+  }
+  __device__ __forceinline__ void decode(Real (&origin)[n], Real (&value)[n]) const {
+    Format::template decode<n>(base, origin);
+    Format::template decode<n>(tensor, value);
+  }
+};
+
 // `models` tensors' n elements from `at` on, loaded at once; of none (0: any number), none.
 template <typename Format, int models, int n>
 struct Loaded {
@@ -83,27 +105,21 @@ __global__ void __launch_bounds__(kThreads) combine(const __grid_constant__ type
   store_elements(p.out.data, p.out.dtype, at, values);
 }
 
-// Calls body(Format{}, models) with the number of models as a constant, 0 where they are more than
-// `most` or of several dtypes.
-template <int most, typename Body>
+// Calls body(Format{}, models) with the number of models as a constant if it is one of `special`
+// and all are of one dtype, else with 0.
+template <int... special, typename Body>
 void with_models(const Inputs& inputs, const Body& body) {
   with_format(inputs, [&](auto format) {
+    bool done = false;
     if constexpr (!kIsMixed<decltype(format)>) {
-      const int n = inputs.size();
-      if constexpr (most >= 1) {
-        if (n == 1) return body(format, std::integral_constant<int, 1>{});
-      }
-      if constexpr (most >= 2) {
-        if (n == 2) return body(format, std::integral_constant<int, 2>{});
-      }
-      if constexpr (most >= 3) {
-        if (n == 3) return body(format, std::integral_constant<int, 3>{});
-      }
-      if constexpr (most >= 4) {
-        if (n == 4) return body(format, std::integral_constant<int, 4>{});
-      }
+      const auto try_one = [&](auto models) {
+        if (done || inputs.size() != models) return;
+        body(format, models);
+        done = true;
+      };
+      (try_one(std::integral_constant<int, special>{}), ...);
     }
-    body(format, std::integral_constant<int, 0>{});
+    if (!done) body(format, std::integral_constant<int, 0>{});
   });
 }
 

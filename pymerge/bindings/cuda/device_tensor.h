@@ -1,8 +1,8 @@
 // Tensors on a device as Python hands them over, and what the bind_*.cc files of _cuda share.
 #pragma once
 
-#include "common/cuda/inputs.h"
 #include "../convert.h"
+#include "common/cuda/inputs.h"
 #include "runtime/device.h"
 
 namespace pymerge::bindings {
@@ -26,5 +26,7 @@ cuda::Output to_output(const DeviceTensor& out, const std::string& out_dtype,
 // One per subject; module.cc is their table of contents.
 void bind_device(py::module_& module);
 void bind_span(py::module_& module);
+void bind_pointwise(py::module_& module);
+void bind_select(py::module_& module);
 
 }  // namespace pymerge::bindings

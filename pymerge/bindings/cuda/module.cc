@@ -8,4 +8,6 @@ PYBIND11_MODULE(_cuda, module) {
   bind_errors(module);
   bind_device(module);
   bind_span(module);
+  bind_pointwise(module);
+  bind_select(module);
 }

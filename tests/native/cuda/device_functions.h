@@ -114,6 +114,11 @@ inline T atomicOr(T* at, T value) {
   return std::atomic_ref<T>(*at).fetch_or(value, std::memory_order_relaxed);
 }
 template <typename T>
+inline T atomicCAS(T* at, T expected, T value) {
+  std::atomic_ref<T>(*at).compare_exchange_strong(expected, value, std::memory_order_relaxed);
+  return expected;
+}
+template <typename T>
 inline T atomicMax(T* at, T value) {
   std::atomic_ref<T> cell(*at);
   T old = cell.load(std::memory_order_relaxed);
