@@ -6,6 +6,7 @@ from typing import Any
 _Rule = tuple[Any, ...]
 _Lines = tuple[int, int, bool]
 
+COMPILER: str
 EMULATED: bool
 
 def why_unavailable() -> str: ...

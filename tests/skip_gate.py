@@ -92,6 +92,24 @@ def _has_kept_code() -> bool:
     return triton_code.key() in triton_code.load()
 
 
+def _could_have_cuda_kernels() -> bool:
+    from tools import cuda_code
+
+    return cuda_code.find_module() is not None or shutil.which(os.environ.get("CUDACXX", "nvcc")) is not None
+
+
+def _has_cuobjdump() -> bool:
+    from tools import cuda_code
+
+    return cuda_code.find_tool("cuobjdump") is not None
+
+
+def _has_kept_cuda_code() -> bool:
+    from tools import cuda_code
+
+    return cuda_code.key() in cuda_code.load()
+
+
 def _has_kept_counts() -> bool:
     from tools import instructions
 
@@ -111,6 +129,9 @@ EXCUSES: dict[str, Callable[[], bool]] = {
     "needs valgrind": lambda: not _can_count(),
     "needs the compiler of the kept counts": lambda: not _has_kept_counts(),
     "needs the Triton of the kept figures": lambda: not _has_kept_code(),
+    "needs CUDA kernels": lambda: not _could_have_cuda_kernels(),
+    "needs cuobjdump": lambda: not _has_cuobjdump(),
+    "needs the nvcc of the kept figures": lambda: not _has_kept_cuda_code(),
     "needs nm": lambda: shutil.which("nm") is None,
     "needs x86-64": lambda: platform.machine() not in ("x86_64", "AMD64"),
     "needs Linux": lambda: not sys.platform.startswith("linux"),

@@ -101,4 +101,13 @@ std::string why_no_device() {
   return cudaGetErrorString(status);
 }
 
+std::string device_compiler() {
+#ifdef __CUDACC_VER_MAJOR__
+  return "nvcc " + std::to_string(__CUDACC_VER_MAJOR__) + "." +
+         std::to_string(__CUDACC_VER_MINOR__) + "." + std::to_string(__CUDACC_VER_BUILD__);
+#else
+  return "none: for this machine's processor";
+#endif
+}
+
 }  // namespace pymerge

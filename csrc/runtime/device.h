@@ -78,4 +78,7 @@ class DeviceArray {
 // What stands against running kernels on the current device, empty if nothing does. Never throws.
 std::string why_no_device();
 
+// What compiled the kernels, such as "nvcc 13.0.88".
+std::string device_compiler();
+
 }  // namespace pymerge

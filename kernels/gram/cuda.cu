@@ -10,7 +10,8 @@ namespace {
 constexpr int kGramThreads = 128;
 
 template <typename Format, int models, typename Lane>
-__global__ void __launch_bounds__(kGramThreads) gram_blocks(const __grid_constant__ GramParams p) {
+__global__ void __launch_bounds__(kGramThreads, 2)
+    gram_blocks(const __grid_constant__ GramParams p) {
   // A region's parts side by side, so that they meet in the cache.
   const Pairs<models> pairs(p, static_cast<int>(blockIdx.x) % p.tasks);
   const std::int64_t block =

@@ -13,7 +13,7 @@ constexpr int kColumnRows = 4;
 // Four threads a row: its part of each canonical block in order, blocks in order within a tile,
 // then tiles in order.
 template <typename Format, int models, typename Lane>
-__global__ void __launch_bounds__(kRowThreads) gram_rows(const __grid_constant__ GramParams p) {
+__global__ void __launch_bounds__(kRowThreads, 2) gram_rows(const __grid_constant__ GramParams p) {
   const Pairs<models> pairs(p, static_cast<int>(blockIdx.x) % p.tasks);
   const std::int64_t row =
       (static_cast<std::int64_t>(blockIdx.x) / p.tasks * kRowThreads + threadIdx.x) / kParts;

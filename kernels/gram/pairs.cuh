@@ -136,7 +136,7 @@ __host__ __device__ constexpr int count_at_once() {
   if (kIsMixed<Format>) return 1;
   const bool wide = sizeof(Lane) == 8;
   if (std::is_same_v<Format, Same<DType::kF32>>) return models == 2 ? 2 : 1;
-  return wide || models == 0 ? 2 : models == 2 ? 8 : 4;
+  return models == 2 && !wide ? 4 : 2;
 }
 
 // Adds the products of elements [begin, end) of the block from `first` on, of which this thread has

@@ -30,7 +30,7 @@ struct Sum {
   static __device__ __forceinline__ void combine(const Params& p, const Inputs<n>& inputs,
                                                  std::int64_t at, Real (&sum)[n]) {
     const int count = models > 0 ? models : p.n;
-#pragma unroll(models > 0 ? models : 4)
+#pragma unroll(models > 0 ? models : kIsMixed<Format> ? 1 : 4)
     for (int model = 0; model < count; ++model) {
       Real values[n];
       inputs.get(p.tensors, model, at, values);
@@ -74,7 +74,7 @@ struct LineSum {
     if (p.has_base) Format::template decode<n>(inputs.base, origin);
     std::int64_t lines[n];
     for_lines<n>(p.lines, at, [&](int i, std::int64_t line) { lines[i] = line; });
-#pragma unroll 4
+#pragma unroll(kIsMixed<Format> ? 1 : 4)
     for (int model = 0; model < p.n; ++model) {
       Real values[n];
       Format::template decode<n>(Format::template load<n>(p.tensors[model], at), values);

@@ -21,8 +21,9 @@ __global__ void __launch_bounds__(kChoiceThreads)
   std::int64_t inside = 0;
   std::int64_t at_low = 0;
   std::int64_t zeros = 0;
+#pragma unroll 2
   for (std::int64_t tile = threadIdx.x; tile < p.room.tile_count; tile += kChoiceThreads) {
-    const TileCounts& counts = tiles[tile];
+    const TileCounts counts = tiles[tile];
     above += counts.above;
     at_high += counts.at_high;
     inside += counts.inside;

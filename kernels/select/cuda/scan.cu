@@ -150,7 +150,7 @@ __device__ __forceinline__ void scan_tile(const SearchParams<Real>& p, Reader& r
 }
 
 template <typename Format, How how>
-__global__ void __launch_bounds__(kThreads, 3)
+__global__ void __launch_bounds__(kThreads, kIsMixed<Format> ? 2 : 3)
     scan_keys(const __grid_constant__ SearchParams<typename Format::Real> p) {
   using Key = KeyOf<typename Format::Real>;
   __shared__ Shared<Key> shared;

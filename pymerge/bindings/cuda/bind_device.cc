@@ -39,6 +39,7 @@ void bind_device(py::module_& module) {
            py::arg("pointer"), py::arg("code"), py::arg("count"));
   module.def("why_unavailable", &why_no_device,
              "What stands against running on the current device, empty if nothing does.");
+  module.attr("COMPILER") = device_compiler();
 #ifdef PYMERGE_EMULATED_CUDA
   module.attr("EMULATED") = true;
 #else
