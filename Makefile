@@ -89,10 +89,14 @@ $(STAMPS)/tools: pyproject.toml | $(STAMPS)/venv
 	@$(PIP) install -q $$($(PYTHON) tools/requirements.py build)
 	@touch $@
 
+# What CUDA kernels are compiled for in the working tree: the GPU at hand, or one kind, whose code the gates read.
+# `pip install .` compiles for all kinds, which takes minutes.
+CUDA_TARGETS ?= $(if $(wildcard /dev/nvidiactl),native,90-real)
+
 # Without isolation, so that CMake's tree stays valid and a second build compiles only what changed.
 $(STAMPS)/built: $(SOURCES) $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module'
-	@$(PIP) install --no-build-isolation --no-deps -e . > $@.log 2>&1 || { tail -n 60 $@.log; exit 1; }
+	@PYMERGE_CUDA_ARCHITECTURES='$(CUDA_TARGETS)' $(PIP) install --no-build-isolation --no-deps -e . > $@.log 2>&1 || { tail -n 60 $@.log; exit 1; }
 	@touch $@
 
 # The CUDA kernels compiled for this machine's processor, which tests need.

@@ -7,6 +7,9 @@
 
 namespace pymerge::cuda {
 
+// Models up to which choosing among the factors of all sets takes fewer instructions than dividing.
+inline constexpr int kChosen = 3;
+
 template <typename Format, int models, bool elects>
 struct Few {
   template <int n>
@@ -21,8 +24,8 @@ struct Few {
     }
 
     template <typename Draw>
-    __device__ __forceinline__ void merge(const TaskParams<Real>& p, const Real* factors,
-                                          std::int64_t at, const Draw& draw, Real (&out)[n]) const {
+    __device__ __forceinline__ void merge(const TaskParams<Real>& p, const Real*, std::int64_t at,
+                                          const Draw& draw, Real (&out)[n]) const {
       Real origin[n];
       Format::template decode<n>(base, origin);
       Real kept[models][n];
@@ -42,7 +45,7 @@ struct Few {
         Real of[models];
 #pragma unroll
         for (int model = 0; model < models; ++model) of[model] = kept[model][i];
-        out[i] = origin[i] + (elects ? elect(p, factors, of) : sum(p, of));
+        out[i] = origin[i] + (elects ? elect(p, of) : sum(p, of));
       }
     }
 
@@ -56,7 +59,7 @@ struct Few {
       return total;
     }
 
-    static __device__ __forceinline__ Real elect(const TaskParams<Real>& p, const Real* factors,
+    static __device__ __forceinline__ Real elect(const TaskParams<Real>& p,
                                                  const Real (&kept)[models]) {
       Real votes[models];
       Real total = 0;
@@ -65,27 +68,58 @@ struct Few {
         votes[model] = p.parts.few[model].vote * kept[model];
         total = model == 0 ? votes[0] : total + votes[model];
       }
-      const Real side = total >= 0 ? Real{1} : Real{-1};
+      const bool plus = total >= 0;
+      bool agrees[models];
       Real merged = 0;
-      unsigned taking = 0;
 #pragma unroll
       for (int model = 0; model < models; ++model) {
         // A NaN is on no side, and takes part.
-        const bool agrees = !(votes[model] * side <= 0);
-        merged = merged + (agrees ? p.parts.few[model].coefficient * kept[model] : Real{0});
-        taking |= agrees ? 1u << model : 0u;
+        agrees[model] = !((plus ? votes[model] : -votes[model]) <= 0);
+        merged = merged + (agrees[model] ? p.parts.few[model].coefficient * kept[model] : Real{0});
       }
-      return merged * factors[taking];
+      return merged * (models <= kChosen ? chosen_factor(p, agrees) : factor(p, agrees));
+    }
+
+    // From the launch's parameters, without a table in shared memory, which would have to be there
+    // before the first load. One model after the other halves which it may be.
+    static __device__ __forceinline__ Real chosen_factor(const TaskParams<Real>& p,
+                                                         const bool (&agrees)[models]) {
+      Real factors[1 << models];
+#pragma unroll
+      for (int taking = 0; taking < 1 << models; ++taking) factors[taking] = p.factors[taking];
+#pragma unroll
+      for (int model = 0; model < models; ++model) {
+#pragma unroll
+        for (int i = 0; i < 1 << (models - 1 - model); ++i) {
+          factors[i] = agrees[model] ? factors[2 * i + 1] : factors[2 * i];
+        }
+      }
+      return factors[0];
+    }
+
+    static __device__ __forceinline__ Real factor(const TaskParams<Real>& p,
+                                                  const bool (&agrees)[models]) {
+      Real divisor = 0;
+      Real single = 0;
+      int taking = 0;
+#pragma unroll
+      for (int model = 0; model < models; ++model) {
+        divisor = divisor + (agrees[model] ? p.parts.few[model].weight : Real{0});
+        single = single + (agrees[model] ? p.parts.few[model].alone : Real{0});
+        taking += agrees[model] ? 1 : 0;
+      }
+      if (p.has_alone && taking == 1) return single;
+      return p.normalize ? p.scale / (divisor == 0 ? Real{1} : divisor) : p.scale;
     }
   };
 };
 
 template <typename Format, int models, bool elects>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, models <= 3 ? 3 : 2)
     merge_few(const __grid_constant__ TaskParams<typename Format::Real> p) {
   using Real = typename Format::Real;
-  const Real* const factors = elects ? share_factors(p) : nullptr;
-  merge_units<Few<Format, models, elects>::template Op, models>(p, factors, drawn_words<Real>());
+  merge_units<Few<Format, models, elects>::template Op, models>(
+      p, static_cast<const Real*>(nullptr), drawn_words<Real>());
 }
 
 template <typename Format>

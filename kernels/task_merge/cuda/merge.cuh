@@ -25,22 +25,16 @@ __device__ __forceinline__ void merge_units(const TaskParams<Real>& p, const Rea
         words, models > 0 ? models : p.n, unit.counter,
         [&](int i) -> const MaskRule<Real>& { return p.parts[i].rule; });
 #pragma unroll 1
-    for (int slab = unit.slab; slab < unit.slab + p.units.slabs; slab += kAtOnce) {
-      Op<kVector> inputs[kAtOnce];
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        if (unit.at(slab + i) < p.units.whole) inputs[i].load(p, unit.at(slab + i));
-      }
-#pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
-        const std::int64_t at = unit.at(slab + i);
-        if (at >= p.units.whole) return;
-        Real values[kVector];
-        inputs[i].merge(
-            p, factors, at,
-            [&](int model) { return draws.bits(p.parts[model].rule, model, slab + i); }, values);
-        store_elements(p.out.data, p.out.dtype, at, values);
-      }
+    for (int slab = unit.slab; slab < unit.slab + p.units.slabs; ++slab) {
+      const std::int64_t at = unit.at(slab);
+      if (at >= p.units.whole) return;
+      Op<kVector> inputs;
+      inputs.load(p, at);
+      Real values[kVector];
+      inputs.merge(
+          p, factors, at, [&](int model) { return draws.bits(p.parts[model].rule, model, slab); },
+          values);
+      store_elements(p.out.data, p.out.dtype, at, values);
     }
     return;
   }
