@@ -28,5 +28,6 @@ void bind_device(py::module_& module);
 void bind_span(py::module_& module);
 void bind_pointwise(py::module_& module);
 void bind_select(py::module_& module);
+void bind_tasks(py::module_& module);
 
 }  // namespace pymerge::bindings

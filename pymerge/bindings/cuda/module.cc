@@ -10,4 +10,5 @@ PYBIND11_MODULE(_cuda, module) {
   bind_span(module);
   bind_pointwise(module);
   bind_select(module);
+  bind_tasks(module);
 }
