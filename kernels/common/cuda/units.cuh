@@ -1,6 +1,6 @@
 // How elements are dealt to threads where masks may be drawn: a thread has one vector of eight in
 // each of a canonical block's eight slabs, whose draws come from the same eight counters; or, where
-// nothing is drawn, in two of them.
+// nothing is drawn, in four of them.
 #pragma once
 
 #include "common/cuda/draws.cuh"
@@ -8,7 +8,8 @@
 namespace pymerge::cuda {
 
 inline constexpr int kUnits = static_cast<int>(kSlab) / kVector;  // threads side by side in a slab
-inline constexpr int kAtOnce = 2;  // slabs whose loads are in flight together
+inline constexpr int kUndrawn = 4;  // slabs of a thread where nothing is drawn: more threads
+inline constexpr int kAtOnce = 2;   // slabs whose loads are in flight together
 
 // Which blocks work on vectors and which, behind them, on single elements.
 struct Units {
@@ -20,7 +21,7 @@ struct Units {
 };
 
 inline Units deal_units(std::int64_t count, bool by_vectors, bool drawn) {
-  const int slabs = drawn ? kSlabs : kAtOnce;
+  const int slabs = drawn ? kSlabs : kUndrawn;
   const std::int64_t whole = by_vectors ? count / kVector * kVector : 0;
   const std::int64_t threads = divide_up(whole, kBlock) * kUnits * (kSlabs / slabs);
   const std::int64_t unit_blocks = divide_up(threads, kThreads);
@@ -46,8 +47,8 @@ __device__ __forceinline__ Unit own_unit(const Units& units) {
   std::int64_t block = thread / kUnits;
   int slab = 0;
   if (units.slabs != kSlabs) {
-    constexpr int kShares = kSlabs / kAtOnce;
-    slab = static_cast<int>(block % kShares) * kAtOnce;
+    constexpr int kShares = kSlabs / kUndrawn;
+    slab = static_cast<int>(block % kShares) * kUndrawn;
     block /= kShares;
   }
   return {block * kBlock + ahead, static_cast<std::uint64_t>(block * kSlab + ahead), slab};

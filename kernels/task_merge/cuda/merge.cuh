@@ -58,9 +58,9 @@ __device__ __forceinline__ void merge_units(const TaskParams<Real>& p, const Rea
 template <typename Real>
 __device__ __forceinline__ const Real* share_factors(const TaskParams<Real>& p) {
   Real* const factors = shared_memory<Real>();
-  for (int i = static_cast<int>(threadIdx.x); i < 1 << kTabled; i += kThreads) {
-    factors[i] = p.factors[i];
-  }
+  static_assert(1 << kTabled <= kThreads);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (p.n <= kTabled && thread < 1 << p.n) factors[thread] = p.factors[thread];
   __syncthreads();
   return factors;
 }
