@@ -86,7 +86,7 @@ __device__ __forceinline__ uint2 find_changes(const OverlapParams<typename Forma
 }
 
 template <typename Format>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     count_overlaps(const __grid_constant__ OverlapParams<typename Format::Real> p) {
   std::uint32_t* const changes =
       p.changes == nullptr ? shared_memory<std::uint32_t>()
