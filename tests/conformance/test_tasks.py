@@ -28,7 +28,7 @@ from pymerge.ops import (
 
 LENGTH = 3 * cases.BLOCK + 24
 #: Around the numbers of models that kernels are compiled for, that factors are tabled for, that travel with a launch.
-MODELS = (1, 3) if cases.INTERPRETED else (1, 3, 4, 5, 7, 22)
+MODELS = (1, 3) if cases.INTERPRETED else (1, 3, 4, 5, 7, 22, 45)
 
 
 def rules_of(operands: list[Any], models: int, compute: str, kinds: str) -> tuple[MaskRule, ...]:

@@ -7,6 +7,9 @@
 
 namespace pymerge::cuda {
 
+// Few: what a thread keeps of all models leaves room for one, two or three hundred on a
+// multiprocessor, which halves of 256 fill better.
+inline constexpr int kUnitThreads = 128;
 inline constexpr int kUnits = static_cast<int>(kSlab) / kVector;  // threads side by side in a slab
 inline constexpr int kUndrawn = 4;  // slabs of a thread where nothing is drawn: more threads
 inline constexpr int kAtOnce = 2;   // slabs whose loads are in flight together
@@ -24,8 +27,8 @@ inline Units deal_units(std::int64_t count, bool by_vectors, bool drawn) {
   const int slabs = drawn ? kSlabs : kUndrawn;
   const std::int64_t whole = by_vectors ? count / kVector * kVector : 0;
   const std::int64_t threads = divide_up(whole, kBlock) * kUnits * (kSlabs / slabs);
-  const std::int64_t unit_blocks = divide_up(threads, kThreads);
-  return {count, whole, unit_blocks, unit_blocks + divide_up(count - whole, kThreads), slabs};
+  const std::int64_t unit_blocks = divide_up(threads, kUnitThreads);
+  return {count, whole, unit_blocks, unit_blocks + divide_up(count - whole, kUnitThreads), slabs};
 }
 
 // A thread's own.
@@ -42,7 +45,7 @@ __device__ __forceinline__ bool has_unit(const Units& units) {
 }
 
 __device__ __forceinline__ Unit own_unit(const Units& units) {
-  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kUnitThreads + threadIdx.x;
   const std::int64_t ahead = thread % kUnits * kVector;
   std::int64_t block = thread / kUnits;
   int slab = 0;
@@ -56,7 +59,7 @@ __device__ __forceinline__ Unit own_unit(const Units& units) {
 
 // The single element of a thread whose block has no units; not below units.count for some.
 __device__ __forceinline__ std::int64_t own_element(const Units& units) {
-  return units.whole + (blockIdx.x - units.unit_blocks) * kThreads + threadIdx.x;
+  return units.whole + (blockIdx.x - units.unit_blocks) * kUnitThreads + threadIdx.x;
 }
 
 }  // namespace pymerge::cuda

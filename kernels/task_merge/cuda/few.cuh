@@ -80,8 +80,14 @@ struct Few {
   };
 };
 
+// Blocks that a multiprocessor is to hold at a time, as many as registers for all models allow.
+template <int models>
+inline constexpr int kBlocksHeld = models == 1  ? 6
+                                   : models < 4 ? 4
+                                                : 3;
+
 template <typename Format, int models, bool elects>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kUnitThreads, kBlocksHeld<models>)
     merge_few(const __grid_constant__ TaskParams<typename Format::Real> p) {
   using Real = typename Format::Real;
   const Real* const factors = elects ? share_factors(p) : nullptr;
