@@ -143,7 +143,7 @@ __device__ __forceinline__ unsigned gather(const MaskedParams<Real>& p, const Ma
 }
 
 template <typename Format, typename LanesOf>
-__global__ void __launch_bounds__(kSumThreads)
+__global__ void __launch_bounds__(kSumThreads, 1)
     masked_blocks(const __grid_constant__ MaskedParams<typename Format::Real> p) {
   using Real = typename Format::Real;
   // Steps whose loads are in flight together.

@@ -10,7 +10,7 @@ namespace pymerge::cuda {
 namespace {
 
 // Models whose changes fit in shared memory; those of more are kept in the device's.
-constexpr int kSharedModels = 20;
+constexpr int kSharedModels = 40;
 
 template <typename Real>
 struct OverlapParams {
@@ -20,7 +20,7 @@ struct OverlapParams {
   Source base;
   Table<Source> tensors;
   Table<MaskRule<Real>> rules;
-  std::uint32_t* changes;      // [blocks][n][2][kThreads], or null
+  std::uint32_t* changes;      // [blocks][n][2][kUnitThreads], or null
   unsigned long long* counts;  // [n][alone, shared]
 };
 
@@ -86,11 +86,12 @@ __device__ __forceinline__ uint2 find_changes(const OverlapParams<typename Forma
 }
 
 template <typename Format>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kUnitThreads, 1)
     count_overlaps(const __grid_constant__ OverlapParams<typename Format::Real> p) {
   std::uint32_t* const changes =
-      p.changes == nullptr ? shared_memory<std::uint32_t>()
-                           : p.changes + static_cast<std::int64_t>(blockIdx.x) * p.n * 2 * kThreads;
+      p.changes == nullptr
+          ? shared_memory<std::uint32_t>()
+          : p.changes + static_cast<std::int64_t>(blockIdx.x) * p.n * 2 * kUnitThreads;
   uint2 once = {0, 0};
   uint2 more = {0, 0};
 #pragma unroll 1
@@ -100,13 +101,13 @@ __global__ void __launch_bounds__(kThreads)
     more.y |= once.y & changed.y;
     once.x |= changed.x;
     once.y |= changed.y;
-    changes[2 * model * kThreads + threadIdx.x] = changed.x;
-    changes[(2 * model + 1) * kThreads + threadIdx.x] = changed.y;
+    changes[2 * model * kUnitThreads + threadIdx.x] = changed.x;
+    changes[(2 * model + 1) * kUnitThreads + threadIdx.x] = changed.y;
   }
 #pragma unroll 1
   for (int model = 0; model < p.n; ++model) {
-    const std::uint32_t low = changes[2 * model * kThreads + threadIdx.x];
-    const std::uint32_t high = changes[(2 * model + 1) * kThreads + threadIdx.x];
+    const std::uint32_t low = changes[2 * model * kUnitThreads + threadIdx.x];
+    const std::uint32_t high = changes[(2 * model + 1) * kUnitThreads + threadIdx.x];
     const auto shared = static_cast<unsigned>(__popc(low & more.x) + __popc(high & more.y));
     const auto alone = static_cast<unsigned>(__popc(low & ~more.x) + __popc(high & ~more.y));
     // At most 64 a thread: both fit one word.
@@ -126,7 +127,7 @@ std::vector<OverlapCounts> overlap(const Stream& stream, const Inputs& inputs,
   const RankMasks masks(stream, inputs, rules);
   const DeviceArray<unsigned long long> counts(stream, 2 * n);
   counts.clear();
-  const std::size_t room = n * 2 * kThreads;  // of a block
+  const std::size_t room = n * 2 * kUnitThreads;  // of a block
   const bool fits = n <= kSharedModels;
   const DeviceArray<std::uint32_t> changes(
       stream, fits ? 0 : room * static_cast<std::size_t>(units.blocks));
@@ -139,7 +140,7 @@ std::vector<OverlapCounts> overlap(const Stream& stream, const Inputs& inputs,
     }
     const HostTable<Source> tensors(stream, sources_of(inputs));
     const HostTable<MaskRule<Real>> table(stream, made);
-    launch(stream, count_overlaps<Format>, {units.blocks}, kThreads,
+    launch(stream, count_overlaps<Format>, {units.blocks}, kUnitThreads,
            OverlapParams<Real>{units, inputs.size(), inputs.has_base, source_of(inputs.base),
                                tensors.get(), table.get(), changes.data(), counts.data()},
            fits ? room * sizeof(std::uint32_t) : 0);

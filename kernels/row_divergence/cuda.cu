@@ -149,7 +149,7 @@ __device__ __forceinline__ double find_far(const RowParams& p, std::int64_t begi
 }
 
 template <typename Format>
-__global__ void __launch_bounds__(kRowThreads) diverge(const __grid_constant__ RowParams p) {
+__global__ void __launch_bounds__(kRowThreads, 1) diverge(const __grid_constant__ RowParams p) {
   const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kRowsOfBlock;
   const std::int64_t row = first + threadIdx.x / kWarp;
   if (row >= p.rows) return;

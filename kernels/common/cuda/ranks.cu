@@ -54,7 +54,7 @@ __device__ __forceinline__ int class_of(int key, int first) {
 }
 
 template <typename Format>
-__global__ void __launch_bounds__(kClasses) rank_segments(const __grid_constant__ Ranking p) {
+__global__ void __launch_bounds__(kClasses, 1) rank_segments(const __grid_constant__ Ranking p) {
   using Real = typename Format::Real;
   __shared__ unsigned counts[kClasses];
   __shared__ std::uint32_t limits[kClasses];

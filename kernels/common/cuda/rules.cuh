@@ -173,11 +173,11 @@ __device__ __forceinline__ void spread_of(const Table<Source>& tensors, int coun
 
 // What is drawn for the threads' units: in shared memory, each in its thread's own column, and of
 // models beyond those that fit there worked out again for every vector.
-inline constexpr int kDrawnModels = 20;
+inline constexpr int kDrawnModels = 40;
 
 inline std::size_t drawn_bytes(const std::vector<Rule>& rules) {
   const auto models = std::min(rules.size(), static_cast<std::size_t>(kDrawnModels));
-  return any_drawn(rules) ? models * 2 * kThreads * sizeof(std::uint32_t) : 0;
+  return any_drawn(rules) ? models * 2 * kUnitThreads * sizeof(std::uint32_t) : 0;
 }
 
 template <int models, typename Real>
@@ -192,8 +192,8 @@ class UnitDraws {
     for (int i = 0; i < n && i < kDrawnModels; ++i) {
       if (rule(i).kind != MaskRule<Real>::Kind::kDrawn) continue;
       const uint2 bits = draw_bits(counter, rule(i).key, rule(i).limit);
-      words[2 * i * kThreads + threadIdx.x] = bits.x;
-      words[(2 * i + 1) * kThreads + threadIdx.x] = bits.y;
+      words[2 * i * kUnitThreads + threadIdx.x] = bits.x;
+      words[(2 * i + 1) * kUnitThreads + threadIdx.x] = bits.y;
     }
   }
 
@@ -203,7 +203,7 @@ class UnitDraws {
       const uint2 bits = draw_bits(counter_, rule.key, rule.limit);
       return (slab < 4 ? bits.x : bits.y) >> (slab % 4 * 8) & 0xffu;
     }
-    return words_[(2 * i + slab / 4) * kThreads + threadIdx.x] >> (slab % 4 * 8) & 0xffu;
+    return words_[(2 * i + slab / 4) * kUnitThreads + threadIdx.x] >> (slab % 4 * 8) & 0xffu;
   }
 
  private:

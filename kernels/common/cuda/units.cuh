@@ -1,14 +1,18 @@
 // How elements are dealt to threads where masks may be drawn: a thread has one vector of eight in
 // each of a canonical block's eight slabs, whose draws come from the same eight counters; or, where
-// nothing is drawn, in two of them.
+// nothing is drawn, in four of them.
 #pragma once
 
 #include "common/cuda/draws.cuh"
 
 namespace pymerge::cuda {
 
+// Few: what a thread keeps of all models leaves room for one, two or three hundred on a
+// multiprocessor, which halves of 256 fill better.
+inline constexpr int kUnitThreads = 128;
 inline constexpr int kUnits = static_cast<int>(kSlab) / kVector;  // threads side by side in a slab
-inline constexpr int kAtOnce = 2;  // slabs whose loads are in flight together
+inline constexpr int kUndrawn = 4;  // slabs of a thread where nothing is drawn: more threads
+inline constexpr int kAtOnce = 2;   // slabs whose loads are in flight together
 
 // Which blocks work on vectors and which, behind them, on single elements.
 struct Units {
@@ -20,11 +24,11 @@ struct Units {
 };
 
 inline Units deal_units(std::int64_t count, bool by_vectors, bool drawn) {
-  const int slabs = drawn ? kSlabs : kAtOnce;
+  const int slabs = drawn ? kSlabs : kUndrawn;
   const std::int64_t whole = by_vectors ? count / kVector * kVector : 0;
   const std::int64_t threads = divide_up(whole, kBlock) * kUnits * (kSlabs / slabs);
-  const std::int64_t unit_blocks = divide_up(threads, kThreads);
-  return {count, whole, unit_blocks, unit_blocks + divide_up(count - whole, kThreads), slabs};
+  const std::int64_t unit_blocks = divide_up(threads, kUnitThreads);
+  return {count, whole, unit_blocks, unit_blocks + divide_up(count - whole, kUnitThreads), slabs};
 }
 
 // A thread's own.
@@ -41,13 +45,13 @@ __device__ __forceinline__ bool has_unit(const Units& units) {
 }
 
 __device__ __forceinline__ Unit own_unit(const Units& units) {
-  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const std::int64_t thread = static_cast<std::int64_t>(blockIdx.x) * kUnitThreads + threadIdx.x;
   const std::int64_t ahead = thread % kUnits * kVector;
   std::int64_t block = thread / kUnits;
   int slab = 0;
   if (units.slabs != kSlabs) {
-    constexpr int kShares = kSlabs / kAtOnce;
-    slab = static_cast<int>(block % kShares) * kAtOnce;
+    constexpr int kShares = kSlabs / kUndrawn;
+    slab = static_cast<int>(block % kShares) * kUndrawn;
     block /= kShares;
   }
   return {block * kBlock + ahead, static_cast<std::uint64_t>(block * kSlab + ahead), slab};
@@ -55,7 +59,7 @@ __device__ __forceinline__ Unit own_unit(const Units& units) {
 
 // The single element of a thread whose block has no units; not below units.count for some.
 __device__ __forceinline__ std::int64_t own_element(const Units& units) {
-  return units.whole + (blockIdx.x - units.unit_blocks) * kThreads + threadIdx.x;
+  return units.whole + (blockIdx.x - units.unit_blocks) * kUnitThreads + threadIdx.x;
 }
 
 }  // namespace pymerge::cuda

@@ -125,7 +125,8 @@ struct Any {
 };
 
 template <typename Real>
-__global__ void __launch_bounds__(kThreads) merge_any(const __grid_constant__ TaskParams<Real> p) {
+__global__ void __launch_bounds__(kUnitThreads)
+    merge_any(const __grid_constant__ TaskParams<Real> p) {
   const Real* const factors = share_factors(p);
   merge_units<Any<Real>::template Op, 0>(p, factors, drawn_words<Real>());
 }

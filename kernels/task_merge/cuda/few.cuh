@@ -114,8 +114,13 @@ struct Few {
   };
 };
 
+// Blocks that a multiprocessor is to hold at a time: with one vector in flight a thread, many warps
+// keep memory busy.
+template <int models>
+inline constexpr int kBlocksHeld = models <= 3 ? 6 : 4;
+
 template <typename Format, int models, bool elects>
-__global__ void __launch_bounds__(kThreads, models <= 3 ? 3 : 2)
+__global__ void __launch_bounds__(kUnitThreads, kBlocksHeld<models>)
     merge_few(const __grid_constant__ TaskParams<typename Format::Real> p) {
   using Real = typename Format::Real;
   merge_units<Few<Format, models, elects>::template Op, models>(

@@ -52,9 +52,9 @@ __device__ __forceinline__ void merge_units(const TaskParams<Real>& p, const Rea
 template <typename Real>
 __device__ __forceinline__ const Real* share_factors(const TaskParams<Real>& p) {
   Real* const factors = shared_memory<Real>();
-  for (int i = static_cast<int>(threadIdx.x); i < 1 << kTabled; i += kThreads) {
-    factors[i] = p.factors[i];
-  }
+  static_assert(1 << kTabled <= kUnitThreads);
+  const int thread = static_cast<int>(threadIdx.x);
+  if (p.n <= kTabled && thread < 1 << p.n) factors[thread] = p.factors[thread];
   __syncthreads();
   return factors;
 }
@@ -67,7 +67,8 @@ __device__ __forceinline__ std::uint32_t* drawn_words() {
 template <typename Real>
 void launch_merge(const Stream& stream, void (*kernel)(TaskParams<Real>),
                   const TaskParams<Real>& params, std::size_t drawn) {
-  launch(stream, kernel, {params.units.blocks}, kThreads, params, sizeof params.factors + drawn);
+  launch(stream, kernel, {params.units.blocks}, kUnitThreads, params,
+         sizeof params.factors + drawn);
 }
 
 }  // namespace pymerge::cuda
