@@ -5,13 +5,21 @@
 
 #include <ucontext.h>
 
-#include <atomic>
 #include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
 #include <vector>
 
+// As GCC says it.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#if __has_feature(thread_sanitizer) && !defined(__SANITIZE_THREAD__)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -22,7 +30,12 @@
 namespace pymerge::emulated {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__)
+// It goes over a whole stack at every switch.
+constexpr std::size_t kStack = 48 << 10;
+#else
 constexpr std::size_t kStack = 256 << 10;
+#endif
 constexpr unsigned kWarp = 32;
 
 [[noreturn]] void fail(const char* what) {
@@ -62,14 +75,12 @@ class Context {
   void* tsan = nullptr;
 };
 
-// Atomic is what fibers and their scheduler tell each other: for ThreadSanitizer, to which they are
-// threads that nothing else synchronizes.
 struct Fiber : Context {
   std::unique_ptr<std::byte[]> stack;
   unsigned thread = 0;
-  std::atomic<bool> done = true;
-  std::atomic<const Barrier*> waits = nullptr;  // for this to have passed more than `since` times
-  std::atomic<unsigned> since = 0;
+  Shared<bool> done = true;
+  Shared<const Barrier*> waits = nullptr;  // for this to have passed more than `since` times
+  Shared<unsigned> since = 0;
   unsigned exchanges = 0;
 
   bool can_run() const {
@@ -92,9 +103,12 @@ struct Block {
   Barrier barrier;
   void (*run)(void*, unsigned) = nullptr;
   void* argument = nullptr;
-  std::atomic<Fiber*> current = nullptr;
+  Shared<Fiber*> current = nullptr;
 };
 thread_local Block block;
+// Where a block's threads meet who launched it, at its start and its end.
+constexpr char kStart = 0;
+constexpr char kEnd = 0;
 
 void acquire([[maybe_unused]] const void* at) {
 #if defined(__SANITIZE_THREAD__)
@@ -116,9 +130,9 @@ void live() {
 #endif
   for (;;) {
     Fiber& fiber = *block.current;
-    acquire(&block);
+    acquire(&kStart);
     block.run(block.argument, fiber.thread);
-    release(&block);
+    release(&kEnd);
     fiber.done = true;
     fiber.leave_for(block.scheduler);
   }
@@ -164,10 +178,11 @@ void run_block(unsigned threads, void (*run)(void*, unsigned), void* argument) {
   block.run = run;
   block.argument = argument;
 #if defined(__SANITIZE_THREAD__)
-  block.scheduler.tsan = __tsan_get_current_fiber();
+  // Fibers have no need to see this, once it is there, again.
+  if (block.scheduler.tsan == nullptr) block.scheduler.tsan = __tsan_get_current_fiber();
 #endif
-  block.scheduler.started = true;
-  release(&block);
+  if (!block.scheduler.started) block.scheduler.started = true;
+  release(&kStart);
   for (unsigned left = threads; left > 0;) {
     bool stuck = true;
     for (unsigned i = 0; i < threads; ++i) {
@@ -181,7 +196,7 @@ void run_block(unsigned threads, void (*run)(void*, unsigned), void* argument) {
     }
     if (stuck) fail("threads wait at a barrier that others do not reach");
   }
-  acquire(&block);
+  acquire(&kEnd);
 }
 
 void arrive_and_wait(Barrier& barrier) {
@@ -190,9 +205,10 @@ void arrive_and_wait(Barrier& barrier) {
   // Whoever is ahead arrives for the next pass at another address: those behind must not see it.
   const void* const meeting = &barrier.meetings[pass % 2];
   release(meeting);
-  if (++barrier.arrived == barrier.members) {
+  barrier.arrived = barrier.arrived + 1;
+  if (barrier.arrived == barrier.members) {
     barrier.arrived = 0;
-    ++barrier.passed;
+    barrier.passed = pass + 1;
   } else {
     fiber.since = pass;
     fiber.waits = &barrier;
@@ -201,11 +217,13 @@ void arrive_and_wait(Barrier& barrier) {
   acquire(meeting);
 }
 
-unsigned current_thread() { return block.current.load()->thread; }
+unsigned current_thread() { return static_cast<Fiber*>(block.current)->thread; }
 
 Barrier& block_barrier() { return block.barrier; }
 
-Barrier& warp_barrier() { return block.warps[block.current.load()->thread / kWarp]->barrier; }
+Barrier& warp_barrier() {
+  return block.warps[static_cast<Fiber*>(block.current)->thread / kWarp]->barrier;
+}
 
 const std::uint64_t* exchange(std::uint64_t bits) {
   Fiber& fiber = *block.current;

@@ -9,11 +9,27 @@
 
 namespace pymerge::emulated {
 
+// What fibers and their scheduler tell each other. Atomic for ThreadSanitizer, to which they are
+// threads, and relaxed, or it would take this for synchronization.
+template <typename T>
+class Shared {
+ public:
+  Shared(T value) : value_(value) {}
+  operator T() const { return value_.load(std::memory_order_relaxed); }
+  Shared& operator=(T value) {
+    value_.store(value, std::memory_order_relaxed);
+    return *this;
+  }
+
+ private:
+  std::atomic<T> value_;
+};
+
 // How many of a group of threads have arrived, and how often all have.
 struct Barrier {
   unsigned members = 0;
-  std::atomic<unsigned> arrived = 0;
-  std::atomic<unsigned> passed = 0;
+  Shared<unsigned> arrived = 0;
+  Shared<unsigned> passed = 0;
   char meetings[2] = {};
 };
 
