@@ -18,6 +18,8 @@ __device__ __forceinline__ void drop(unsigned kept, Real (&delta)[n]) {
 template <template <int> typename Op, int models, typename Real>
 __device__ __forceinline__ void merge_units(const TaskParams<Real>& p, const Real* factors,
                                             std::uint32_t* words) {
+  // Of any number of models only the base is loaded ahead.
+  constexpr int kAhead = models > 0 ? kAtOnce : 1;
   if (has_unit(p.units)) {
     const Unit unit = own_unit(p.units);
     if (unit.at(unit.slab) >= p.units.whole) return;
@@ -25,14 +27,14 @@ __device__ __forceinline__ void merge_units(const TaskParams<Real>& p, const Rea
         words, models > 0 ? models : p.n, unit.counter,
         [&](int i) -> const MaskRule<Real>& { return p.parts[i].rule; });
 #pragma unroll 1
-    for (int slab = unit.slab; slab < unit.slab + p.units.slabs; slab += kAtOnce) {
-      Op<kVector> inputs[kAtOnce];
+    for (int slab = unit.slab; slab < unit.slab + p.units.slabs; slab += kAhead) {
+      Op<kVector> inputs[kAhead];
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
+      for (int i = 0; i < kAhead; ++i) {
         if (unit.at(slab + i) < p.units.whole) inputs[i].load(p, unit.at(slab + i));
       }
 #pragma unroll
-      for (int i = 0; i < kAtOnce; ++i) {
+      for (int i = 0; i < kAhead; ++i) {
         const std::int64_t at = unit.at(slab + i);
         if (at >= p.units.whole) return;
         Real values[kVector];
