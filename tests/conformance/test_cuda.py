@@ -14,7 +14,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "emulated"
 #: Those that there are.
-KERNELS = "test_gram or weighted_sum or near_swap or test_models or (test_lines and test_every_backend)"
+KERNELS = (
+    "test_gram or weighted_sum or near_swap or test_models or (test_lines and test_every_backend)"
+    " or task or mask or votes or overlap or divergence or test_ranks"
+)
 
 
 def test_emulated_kernels_give_the_specified_bits() -> None:
