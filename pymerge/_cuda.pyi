@@ -37,6 +37,37 @@ def weighted_sum_lines(
     out: DeviceTensor,
     stream: int,
 ) -> None: ...
+def task_merge(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor,
+    compute: str,
+    out_dtype: str,
+    rules: Sequence[_Rule],
+    coefficients: Sequence[float],
+    consensus: str,
+    weights: Sequence[float],
+    normalize: bool,
+    scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
+    pick: bool,
+    out: DeviceTensor,
+    stream: int,
+) -> None: ...
+def masked_sum(
+    tensors: Sequence[DeviceTensor],
+    base: DeviceTensor | None,
+    compute: str,
+    rules: Sequence[_Rule],
+    norm: str,
+    stream: int,
+) -> Any: ...
+def overlap(
+    tensors: Sequence[DeviceTensor], base: DeviceTensor | None, compute: str, rules: Sequence[_Rule], stream: int
+) -> Any: ...
+def row_divergence(
+    tensors: Sequence[DeviceTensor], base: DeviceTensor, compute: str, lines: _Lines, stream: int
+) -> bytes: ...
 def mask(delta: DeviceTensor, rule: _Rule, compute: str, out: DeviceTensor, stream: int) -> None: ...
 def near_swap(
     tensors: Sequence[DeviceTensor],

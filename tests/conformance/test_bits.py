@@ -203,7 +203,8 @@ class TestEveryBackend:
     def test_task_merge(self, ops: Ops, dtype: str, special: bool) -> None:
         for length in cases.LENGTHS:
             operands = [cases.unaligned(operand) for operand in cases.make(dtype, length, 5, special=special)]
-            for models in (1, 2, 3, 5):
+            # Emulated, the longest take most of the time, and say little of models that shorter ones do not.
+            for models in (3,) if cases.EMULATED and length > cases.TILE // 2 else (1, 2, 3, 5):
                 sources = tuple(range(1, models + 1))
                 weights = (0.5, -0.25, 1.0, 0.5, 0.125)[:models]
                 rules = RULES[-models:]
