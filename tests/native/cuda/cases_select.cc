@@ -1,3 +1,4 @@
+// Order statistics, with brackets that miss and that hold too much.
 #include "cases.h"
 #include "select/cuda/select.h"
 

@@ -1,3 +1,4 @@
+// Inner products, weighted sums, and what is done element by element.
 #include "cases.h"
 #include "fusion/cuda.h"
 #include "gram/cuda.h"

@@ -1,3 +1,4 @@
+// Task vectors under masks of every kind, and rows.
 #include "cases.h"
 #include "mask/cuda.h"
 #include "masked_sum/cuda.h"
