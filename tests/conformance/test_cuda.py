@@ -13,20 +13,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / "build" / "emulated"
-#: Those that there are.
-KERNELS = (
-    "test_gram or weighted_sum or near_swap or test_models or (test_lines and test_every_backend)"
-    " or task or mask or votes or overlap or divergence or test_ranks"
-)
 
 
 def test_emulated_kernels_give_the_specified_bits() -> None:
     assert list(BUILD.glob("_cuda*")), "make test builds the emulated kernels"
     environment = {**os.environ, "PYMERGE_TEST_BACKEND": "cuda", "PYMERGE_EMULATED_CUDA": str(BUILD)}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/conformance", "-k", KERNELS]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/conformance"]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None
-    assert int(passed[1]) > 20
+    assert int(passed[1]) > 100
     assert "skipped" not in done.stdout

@@ -74,5 +74,6 @@ void for_tensors(int models, const Body& body) {
 void run_span();
 void run_pointwise();
 void run_select();
+void run_tasks();
 
 }  // namespace pymerge::cuda::test

@@ -57,6 +57,7 @@ int main(int, char** arguments) {
     pymerge::cuda::test::run_span();
     pymerge::cuda::test::run_pointwise();
     pymerge::cuda::test::run_select();
+    pymerge::cuda::test::run_tasks();
   }
   std::puts("done");
 }
