@@ -17,7 +17,7 @@ DTYPES = tuple(NUMPY_DTYPES)
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 #: Whether each variant is compiled when it is first met, a second or two: a larger part of them.
 COMPILED = os.environ.get("PYMERGE_TEST_BACKEND") == "triton" and not INTERPRETED
-#: Whether CUDA kernels run without a GPU, compiled for the processor: no case is left out.
+#: Whether CUDA kernels run without a GPU, compiled for the processor: every thread in turn, a part of the cases.
 EMULATED = "PYMERGE_EMULATED_CUDA" in os.environ
 #: Around every edge that an implementation could get wrong: lanes, blocks, tiles, and odd ones.
 LENGTHS = (0, 1, LANES - 1, LANES, LANES + 1, 777, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 5, TILE - 1, TILE + 1)
@@ -42,8 +42,8 @@ def make(dtype: str, length: int, models: int, *, special: bool = False, seed: i
 
 
 def is_chosen(*case: object, one_in: int = 16) -> bool:
-    """Whether to run a case: interpreted one in 16, compiled here one in 8, else all; the same ones every time."""
-    share = one_in if INTERPRETED else max(1, one_in // 2) if COMPILED else 1
+    """Whether to run a case: interpreted one in 16, compiled or emulated one in 8, else all; always the same ones."""
+    share = one_in if INTERPRETED else max(1, one_in // 2) if COMPILED or EMULATED else 1
     return zlib.crc32(repr(case).encode()) % share == 0
 
 

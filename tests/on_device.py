@@ -81,7 +81,7 @@ class GuardedOps:
         self._into(out, lambda inner: self._ops.mask(rule, moved, inner))
 
 
-def _load_emulated() -> None:
+def load_emulated() -> None:
     """Have PYMERGE_EMULATED_CUDA, the emulated kernels' folder, stand for the compiled CUDA kernels."""
     import pymerge
 
@@ -96,8 +96,6 @@ def _load_emulated() -> None:
 
 def make_ops(backend: str) -> Ops:
     """The backend of this name, guarded, for numpy arrays."""
-    if "PYMERGE_EMULATED_CUDA" in os.environ:
-        _load_emulated()
     if backend == "cuda":
         from pymerge.backends.cuda import CudaOps
 

@@ -40,7 +40,7 @@ class DeviceFeeder:
     @property
     def ahead(self) -> int:
         """See `Feeder`."""
-        return sum(self._rooms)
+        return max(StreamFeeder.ahead, sum(self._rooms))
 
     def tensor(self, stored: StoredTensor) -> _core.Tensor:
         """See `Feeder`."""

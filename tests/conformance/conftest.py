@@ -74,6 +74,9 @@ if UNDER_TEST == "cpu":
 else:
     import on_device
 
+    if on_device.cases.EMULATED:
+        on_device.load_emulated()
+
     @pytest.fixture(scope="session")
     def ops() -> Ops:
         """The backend under test."""
