@@ -1,3 +1,4 @@
+// The kernels that select and count, for the sanitizers.
 #include "cases.h"
 #include "select/cuda/select.h"
 

@@ -1,3 +1,4 @@
+// The kernels on the span of their inputs, and the pointwise ones, for the sanitizers.
 #include "cases.h"
 #include "fusion/cuda.h"
 #include "gram/cuda.h"

@@ -1,3 +1,4 @@
+// The kernels of task vectors under masks, for the sanitizers.
 #include "cases.h"
 #include "mask/cuda.h"
 #include "masked_sum/cuda.h"
