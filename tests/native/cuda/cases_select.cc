@@ -1,4 +1,4 @@
-// Order statistics, with brackets that miss and that hold too much.
+// The kernels that select and count, for the sanitizers.
 #include "cases.h"
 #include "select/cuda/select.h"
 

@@ -1,4 +1,4 @@
-// Inner products, weighted sums, and what is done element by element.
+// The kernels on the span of their inputs, and the pointwise ones, for the sanitizers.
 #include "cases.h"
 #include "fusion/cuda.h"
 #include "gram/cuda.h"

@@ -1,4 +1,4 @@
-// Task vectors under masks of every kind, and rows.
+// The kernels of task vectors under masks, for the sanitizers.
 #include "cases.h"
 #include "mask/cuda.h"
 #include "masked_sum/cuda.h"
