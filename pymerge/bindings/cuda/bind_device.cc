@@ -32,7 +32,8 @@ cuda::Output to_output(const DeviceTensor& out, const std::string& out_dtype,
 }
 
 void bind_device(py::module_& module) {
-  py::class_<DeviceTensor>(module, "DeviceTensor")
+  // Local, so that the kernels and their emulation can be loaded into one process.
+  py::class_<DeviceTensor>(module, "DeviceTensor", py::module_local())
       .def(py::init([](std::uintptr_t pointer, const std::string& code, std::int64_t count) {
              return DeviceTensor{reinterpret_cast<void*>(pointer), to_dtype(code), count};
            }),
