@@ -99,7 +99,9 @@ void elect_few(const TaskMergeArgs& args, int n, const Workspace<Real>& space) {
   const Real scale = static_cast<Real>(args.scale);
   const bool normalize = args.normalize;
   Real weights[kSources];
-  for (int i = 0; i < kSources; ++i) weights[i] = static_cast<Real>(args.weights[i]);
+  for (int i = 0; i < kSources; ++i) {
+    weights[i] = normalize ? static_cast<Real>(args.weights[i]) : Real{0};
+  }
   Real* __restrict sum = space.sum;
   const Real* __restrict parts = space.parts;
   for (int e = 0; e < n; ++e) {
@@ -131,7 +133,7 @@ void elect_many(const TaskMergeArgs& args, int n, const Workspace<Real>& space) 
   }
   for (int i = 0; i < args.n; ++i) {
     const Real* __restrict part = space.part(i);
-    const Real weight = static_cast<Real>(args.weights[i]);
+    const Real weight = normalize ? static_cast<Real>(args.weights[i]) : Real{0};
     for (int e = 0; e < n; ++e) {
       const bool agrees = !(part[e] * side[e] <= 0);
       sum[e] += agrees ? part[e] : Real{0};

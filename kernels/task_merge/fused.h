@@ -129,7 +129,7 @@ class FusedMerge {
     const float scale = static_cast<float>(args_.scale);
     for (int set = 0; set < (1 << args_.n); ++set) {
       float divisor = 0;
-      for (int i = 0; i < args_.n; ++i) {
+      for (int i = 0; i < args_.n && args_.normalize; ++i) {  // else there need not be weights
         divisor += (set >> i & 1) != 0 ? static_cast<float>(args_.weights[i]) : 0.0f;
       }
       factors_[set] = args_.normalize ? scale / (divisor == 0 ? 1.0f : divisor) : scale;

@@ -63,6 +63,7 @@ def test_any_number_of_task_vectors(ops: Ops, models: int, dtype: str, kinds: st
         TaskMerge(0, sources, rules, weights),
         TaskMerge(0, sources, rules, weights, "sum", weights, True, 0.9),
         TaskMerge(0, sources, rules, weights, "sum", weights, True, 0.9, votes, weights),
+        TaskMerge(0, sources, rules, weights, "sum", scale=0.9),
         TaskMerge(0, sources, rules, weights, "count", scale=-0.5),
         TaskMerge(0, sources, rules, weights, "overlap", weights, True, 0.9, alone=votes),
         TaskMerge(0, sources, rules, weights, "sum", scale=1.5, pick=True),
