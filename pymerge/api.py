@@ -143,7 +143,7 @@ def merge(
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     clock.end("plan")
     # Before an old model is touched: a backend that cannot run must cost nothing.
-    resolve_devices(resolve_backend(backend), devices)
+    resolve_devices(resolve_backend(backend), devices, vram)
     preparation = prepare(schedule, Path(out), overwrite=overwrite, reflink=reflink)
     clock.end("prepare")
     execution = execute(

@@ -12,18 +12,19 @@ not be more of them than kept. Instructions are read for sm_90 alone, which take
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["KEPT", "Code", "Codes", "compare", "find_module", "find_tool", "inspect", "key", "load", "tidy"]
+from tools.kept import compare, keep, load
+
+__all__ = ["KEPT", "Code", "Codes", "compare_built", "find_module", "find_tool", "inspect", "key", "tidy"]
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "tests" / "gates" / "cuda.json"
@@ -161,34 +162,10 @@ def key() -> str:
     return _cuda.COMPILER
 
 
-def load() -> dict[str, Codes]:
-    """What is kept, by key; nothing if there is no file."""
-    if not KEPT.exists():
-        return {}
-    kept = json.loads(KEPT.read_text(encoding="ascii"))
-    return {name: {case: Code(*numbers) for case, numbers in codes.items()} for name, codes in kept.items()}
-
-
-def keep(codes: Codes) -> None:
-    """Keep codes under this release's key; one line each, so that a change reads well."""
-    blocks = []
-    for name, kept in sorted({**load(), key(): codes}.items()):
-        rows = ((case, list(astuple(code))) for case, code in sorted(kept.items()))
-        lines = [f"    {json.dumps(case)}: {json.dumps(numbers)}" for case, numbers in rows]
-        blocks.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n  }")
-    KEPT.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="ascii")
-
-
-def compare(codes: Codes, kept: Codes) -> list[str]:
+def compare_built(codes: Codes, kept: Codes) -> list[str]:
     """What fails the gate, a line each; of the targets that the module was built for."""
     targets = {case.split()[-1] for case in codes}
-    failures = [f"{case}: nothing is kept" for case in codes if case not in kept]
-    kept = {case: code for case, code in kept.items() if case.split()[-1] in targets or not targets}
-    failures += [f"{case}: kept, but nothing compiles it any more" for case in kept if case not in codes]
-    for case, code in codes.items():
-        if case in kept and (worse := code.worse_than(kept[case])):
-            failures.append(f"{case}: {worse}")
-    return failures
+    return compare(codes, {case: code for case, code in kept.items() if case.split()[-1] in targets})
 
 
 def main() -> int:
@@ -196,14 +173,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.cuda_code", description=__doc__)
     parser.add_argument("--update", action="store_true", help="keep what is compiled now")
     update = parser.parse_args().update
-    codes = inspect()
-    failures = compare(codes, load().get(key(), {}))
+    codes, kept = inspect(), load(KEPT, Code)
+    failures = compare_built(codes, kept.get(key(), {}))
     for case, code in sorted(codes.items()):
         print(f"{case:60}{code}")
     for line in failures:
         print(f"{'was' if update else 'FAILED'}: {line}")
     if update:
-        keep(codes)
+        keep(KEPT, {**kept, key(): codes})
         print(f"kept {len(codes)} kernels for {key()} in {KEPT.relative_to(ROOT)}")
         return 0
     return 1 if failures else 0

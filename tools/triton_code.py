@@ -12,20 +12,21 @@ bytes. The text that the assembler gets is searched for what would change result
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-__all__ = ["FORBIDDEN", "KEPT", "Code", "Codes", "compare", "inspect", "load"]
+from tools.kept import compare, keep, load
+
+__all__ = ["FORBIDDEN", "KEPT", "Code", "Codes", "inspect", "key"]
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "tests" / "gates" / "triton.json"
@@ -169,47 +170,20 @@ def key() -> str:
     return f"triton {triton.__version__}"
 
 
-def load() -> dict[str, Codes]:
-    """What is kept, by key; nothing if there is no file."""
-    if not KEPT.exists():
-        return {}
-    kept = json.loads(KEPT.read_text(encoding="ascii"))
-    return {name: {case: Code(*numbers) for case, numbers in codes.items()} for name, codes in kept.items()}
-
-
-def keep(codes: Codes) -> None:
-    """Keep codes under this release's key; one line each, so that a change reads well."""
-    blocks = []
-    for name, kept in sorted({**load(), key(): codes}.items()):
-        rows = ((case, list(astuple(code))) for case, code in sorted(kept.items()))
-        lines = [f"    {json.dumps(case)}: {json.dumps(numbers)}" for case, numbers in rows]
-        blocks.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n  }")
-    KEPT.write_text("{\n" + ",\n".join(blocks) + "\n}\n", encoding="ascii")
-
-
-def compare(codes: Codes, kept: Codes) -> list[str]:
-    """What fails the gate, a line each."""
-    failures = [f"{case}: nothing is kept" for case in codes if case not in kept]
-    failures += [f"{case}: kept, but nothing compiles it any more" for case in kept if case not in codes]
-    for case, code in codes.items():
-        if case in kept and (worse := code.worse_than(kept[case])):
-            failures.append(f"{case}: {worse}")
-    return failures
-
-
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.triton_code", description=__doc__)
     parser.add_argument("--update", action="store_true", help="keep what is compiled now")
     update = parser.parse_args().update
     codes, wrong = inspect()
-    failures = [*compare(codes, load().get(key(), {})), *wrong]
+    kept = load(KEPT, Code)
+    failures = [*compare(codes, kept.get(key(), {})), *wrong]
     for case, code in codes.items():
         print(f"{case:44}{code}")
     for line in failures:
         print(f"{'was' if update else 'FAILED'}: {line}")
     if update and not wrong:
-        keep(codes)
+        keep(KEPT, {**kept, key(): codes})
         print(f"kept {len(codes)} launches for {key()} in {KEPT.relative_to(ROOT)}")
         return 0
     return 1 if failures else 0

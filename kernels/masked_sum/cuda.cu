@@ -231,12 +231,8 @@ std::vector<MaskedTotals> masked_sum(const Stream& stream, const Inputs& inputs,
   with_format(inputs, [&](auto format) {
     using Format = decltype(format);
     using Real = typename Format::Real;
-    std::vector<MaskRule<Real>> made;
-    for (std::size_t model = 0; model < n; ++model) {
-      made.push_back(to_device<Real>(rules[model], masks[model]));
-    }
     const HostTable<Source> tensors(stream, sources_of(inputs));
-    const HostTable<MaskRule<Real>> table(stream, made);
+    const HostTable<MaskRule<Real>> table(stream, to_device<Real>(rules, masks));
     // Maxima are rare: they are compiled for all dtypes at once.
     launch(stream,
            maxima ? masked_blocks<Mixed<Real>, MostLanes<Real>> : masked_blocks<Format, SumLanes>,

@@ -134,12 +134,8 @@ std::vector<OverlapCounts> overlap(const Stream& stream, const Inputs& inputs,
   with_format(inputs, [&](auto format) {
     using Format = decltype(format);
     using Real = typename Format::Real;
-    std::vector<MaskRule<Real>> made;
-    for (std::size_t model = 0; model < n; ++model) {
-      made.push_back(to_device<Real>(rules[model], masks[model]));
-    }
     const HostTable<Source> tensors(stream, sources_of(inputs));
-    const HostTable<MaskRule<Real>> table(stream, made);
+    const HostTable<MaskRule<Real>> table(stream, to_device<Real>(rules, masks));
     launch(stream, count_overlaps<Format>, {units.blocks}, kUnitThreads,
            OverlapParams<Real>{units, inputs.size(), inputs.has_base, source_of(inputs.base),
                                tensors.get(), table.get(), changes.data(), counts.data()},

@@ -11,7 +11,7 @@ namespace {
 // By what the sum is multiplied where those models take part whose bits are set in `taking`: the
 // spec's numbers in the spec's order.
 template <typename Real>
-Real factor_of(const std::vector<TaskPart<Real>>& parts, const TaskNumbers& numbers,
+Real factor_of(const std::vector<TaskPart<Real>>& parts, const TaskMergeNumbers& numbers,
                unsigned taking) {
   Real divisor = 0;
   Real single = 0;
@@ -28,7 +28,7 @@ Real factor_of(const std::vector<TaskPart<Real>>& parts, const TaskNumbers& numb
 }
 
 template <typename Real>
-std::vector<TaskPart<Real>> to_parts(const TaskNumbers& numbers, const RankMasks& masks) {
+std::vector<TaskPart<Real>> to_parts(const TaskMergeNumbers& numbers, const RankMasks& masks) {
   std::vector<TaskPart<Real>> parts;
   for (std::size_t model = 0; model < numbers.rules.size(); ++model) {
     const auto number = [&](const std::vector<double>& given) {
@@ -44,7 +44,7 @@ std::vector<TaskPart<Real>> to_parts(const TaskNumbers& numbers, const RankMasks
 
 // Calls body(params, bytes of shared memory).
 template <typename Real, typename Body>
-void with_params(const Stream& stream, const Inputs& inputs, const TaskNumbers& numbers,
+void with_params(const Stream& stream, const Inputs& inputs, const TaskMergeNumbers& numbers,
                  const Output& out, const Body& body) {
   const RankMasks masks(stream, inputs, numbers.rules);
   const std::vector<TaskPart<Real>> parts = to_parts<Real>(numbers, masks);
@@ -83,7 +83,7 @@ std::optional<DType> common_dtype(const Inputs& inputs) {
 
 }  // namespace
 
-void task_merge(const Stream& stream, const Inputs& inputs, const TaskNumbers& numbers,
+void task_merge(const Stream& stream, const Inputs& inputs, const TaskMergeNumbers& numbers,
                 const Output& out) {
   if (inputs.compute == Compute::kFloat64) {
     return with_params<double>(stream, inputs, numbers, out, [&](const auto& params, auto shared) {

@@ -8,21 +8,9 @@
 
 #include "common/combine.h"
 #include "common/drawn.h"
-#include "task_merge/task_merge.h"
+#include "task_merge/numbers.h"
 
 namespace pymerge {
-
-struct TaskMergeNumbers {
-  std::vector<Rule> rules;
-  std::vector<double> coefficients;
-  Consensus consensus = Consensus::kNone;
-  std::vector<double> weights;
-  bool normalize = false;
-  double scale = 1;
-  std::vector<double> votes;
-  std::vector<double> alone;
-  bool pick = false;
-};
 
 class TaskMergeCombine : public Combine {
  public:

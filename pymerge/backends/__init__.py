@@ -156,15 +156,16 @@ def load_lanes(name: str, devices: Sequence[str], memory: int | None) -> list[An
     return [TorchLane(ops, device, room) for device, room in zip(chosen, free, strict=True)]
 
 
-def resolve_devices(name: str, devices: Sequence[str]) -> list[Any]:
+def resolve_devices(name: str, devices: Sequence[str], memory: int | None = None) -> list[Any]:
     """Return the torch devices of these names for a backend as `resolve_backend` returns it.
 
     Raises:
-        BackendError: the backend is not one of devices, or there is no such device.
+        BackendError: the backend is not one of devices, yet some or their `memory` are given; or there is no such
+            device.
     """
-    if devices and name not in DEVICE_BACKENDS:
+    if (devices or memory is not None) and name not in DEVICE_BACKENDS:
         raise BackendError(
-            f"backend {name!r} runs on no device; choose {' or '.join(DEVICE_BACKENDS)} for {devices[0]}"
+            f"backend {name!r} uses no GPU and none of its memory; add --backend {' or '.join(DEVICE_BACKENDS)}"
         )
     found = []
     for each in devices:
@@ -173,7 +174,7 @@ def resolve_devices(name: str, devices: Sequence[str]) -> list[Any]:
         kind, _, index = each.partition(":")
         count = torch.cuda.device_count()
         if kind != "cuda" or not index.isdigit() or int(index) >= count:
-            there = ", ".join(f"cuda:{i}" for i in range(count)) or "none"
-            raise BackendError(f"there is no device {each!r}; there is {there}")
+            there = ", ".join(f"cuda:{i}" for i in range(count)) or "no GPU"
+            raise BackendError(f"there is no device {each!r}; torch finds {there}")
         found.append(torch.device(each))
     return found

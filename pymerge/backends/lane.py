@@ -41,7 +41,6 @@ class _Loaded:
 @dataclass(slots=True)
 class _Made:
     tensor: torch.Tensor
-    bad: torch.Tensor
     there: torch.cuda.Event | None
 
 
@@ -128,24 +127,20 @@ class TorchLane:
         with self._on(self._work if self._is_cuda else None):
             out = torch.empty(count, dtype=getattr(torch, dtype.name), device=self._device)
             self._ops.combine(request, self._take(operands), compute, out)
-            bad = (~torch.isfinite(out)).sum()
             there = None
             if self._is_cuda:
                 there = torch.cuda.Event()
                 there.record()
-        return _Made(out, bad, there)
+        return _Made(out, there)
 
-    def finish(self, made: _Made) -> tuple[Any, int, int]:
-        """Wait for a combine and copy it out: its bytes, how many values are not finite, the first one's index."""
+    def finish(self, made: _Made) -> Any:
+        """Wait for a combine and copy it out: its bytes, a buffer."""
         raw = made.tensor.view(torch.uint8)
         if made.there is None:
-            host = raw
-        else:
-            with self._on(self._out):
-                self._out.wait_event(made.there)
-                host = torch.empty(raw.numel(), dtype=torch.uint8, pin_memory=True)
-                host.copy_(raw, non_blocking=True)
-                self._out.synchronize()
-        bad = int(made.bad)
-        first = int((~torch.isfinite(made.tensor)).nonzero()[0]) if bad else -1
-        return host.numpy(), bad, first
+            return raw.numpy()
+        with torch.cuda.device(self._device), torch.cuda.stream(self._out):
+            self._out.wait_event(made.there)
+            host = torch.empty(raw.numel(), dtype=torch.uint8, pin_memory=True)
+            host.copy_(raw, non_blocking=True)
+            self._out.synchronize()
+        return host.numpy()

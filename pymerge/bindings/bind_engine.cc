@@ -8,6 +8,7 @@
 #include <mutex>
 #include <utility>
 
+#include "buffers.h"
 #include "core/error.h"
 #include "io/shard_writer.h"
 #include "jobs.h"
@@ -16,32 +17,6 @@ namespace pymerge::bindings {
 namespace {
 
 using Tensors = std::vector<const Tensor*>;
-
-// Python's buffers that workers read. A worker that is done with one cannot let go of it, since
-// that takes the GIL, whose holder may be waiting for a lock of the worker's: it is noted here.
-class Buffers {
- public:
-  ~Buffers() { release(); }
-
-  std::shared_ptr<const py::buffer_info> hold(const py::buffer& buffer) {
-    return {new py::buffer_info(buffer.request()), [this](py::buffer_info* info) {
-              const std::lock_guard lock(mutex_);
-              done_.emplace_back(info);
-            }};
-  }
-  // With the GIL.
-  void release() {
-    std::vector<std::unique_ptr<py::buffer_info>> done;
-    {
-      const std::lock_guard lock(mutex_);
-      done.swap(done_);
-    }
-  }
-
- private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<py::buffer_info>> done_;
-};
 
 class Engine {
  public:
@@ -90,14 +65,19 @@ class Engine {
     return writer_.open_shard(temporary, final_path, size, std::move(made), shared);
   }
 
-  void fill_bytes(int shard, int segment, const py::buffer& bytes) {
+  // With a dtype the values that are not finite are counted, as a combine's are.
+  void fill_bytes(int shard, int segment, const py::buffer& bytes,
+                  const std::optional<std::string>& dtype) {
     const auto held = buffers_.hold(bytes);
-    writer_.set_filler(shard, segment,
-                       [held](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
-                         const auto* data = static_cast<const std::byte*>(held->ptr);
-                         std::memcpy(out, data + begin, static_cast<std::size_t>(length));
-                         return std::int64_t{0};
-                       });
+    std::optional<DType> kind;
+    if (dtype) kind = to_dtype(*dtype);
+    if (kind) merged_[{shard, segment}] = {held, *kind};
+    writer_.set_filler(
+        shard, segment,
+        [held, kind](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+          std::memcpy(out, bytes_of(*held) + begin, static_cast<std::size_t>(length));
+          return kind ? count_nonfinite(out, *kind, length / item_size(*kind)) : 0;
+        });
   }
 
   void fill_copy(int shard, int segment, const Tensor& tensor) {
@@ -145,8 +125,15 @@ class Engine {
                        });
   }
 
-  // Flat index of the first non-finite value of a segment's combine: runs it again from the start.
+  // Flat index of the first non-finite value of a segment: of a combine, runs it again from the
+  // start.
   std::int64_t locate_nonfinite(int shard, int segment) {
+    if (const auto found = merged_.find({shard, segment}); found != merged_.end()) {
+      const auto& [weak, dtype] = found->second;
+      const auto held = weak.lock();
+      if (held == nullptr) return -1;
+      return find_nonfinite(bytes_of(*held), dtype, held->size * held->itemsize / item_size(dtype));
+    }
     const std::shared_ptr<Combine> combine = combines_.at({shard, segment}).lock();
     if (combine == nullptr) return -1;
     const py::gil_scoped_release release;
@@ -230,7 +217,12 @@ class Engine {
   std::condition_variable changed_;
   std::vector<std::pair<std::int64_t, std::function<py::object()>>> finished_;
   int seen_shards_ = 0;
+  static const std::byte* bytes_of(const py::buffer_info& info) {
+    return static_cast<const std::byte*>(info.ptr);
+  }
+
   // By (shard, segment); kept alive by the shard until it is finished.
+  std::map<std::pair<int, int>, std::pair<std::weak_ptr<const py::buffer_info>, DType>> merged_;
   std::map<std::pair<int, int>, std::weak_ptr<Combine>> combines_;
   const std::shared_ptr<ReadAhead> read_ahead_ = std::make_shared<ReadAhead>();
   JobQueue measures_;
@@ -324,8 +316,11 @@ void bind_engine(py::module_& module) {
           "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
           arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
           "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
-      .def("fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
-           "Bytes of a contiguous buffer, held until they are in the output's blocks.")
+      .def(
+          "fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
+          arg("dtype") = py::none(),
+          "Bytes of a contiguous buffer, held until they are in the output's blocks; with a dtype, "
+          "merged values.")
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))
       .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
            arg("name"))

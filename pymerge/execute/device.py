@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from pymerge import _core
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.execute.feeders import StreamFeeder
-from pymerge.execute.pipeline import Answer, Failure, Job, Lane, Merged, OnHost, Outcome, Pipeline, bytes_needed
+from pymerge.execute.pipeline import (
+    Answer,
+    CombineJob,
+    Failure,
+    Lane,
+    MeasureJob,
+    Merged,
+    Outcome,
+    Pipeline,
+    bytes_needed,
+)
 from pymerge.ops import Combine, Copy, Measure
 from pymerge.plan.values import TensorTask
 
@@ -34,8 +44,6 @@ class DeviceFeeder:
         self._pipelines = [Pipeline(lane, self._outcomes.put, loaders, before) for lane in lanes]
         self._given = [0] * len(lanes)
         self._chosen: dict[int, int] = {}
-        self._nonfinite: list[tuple[int, int, int]] = []
-        self._first: dict[tuple[int, int], int] = {}
 
     @property
     def ahead(self) -> int:
@@ -64,7 +72,7 @@ class DeviceFeeder:
         if chosen is None:
             self._stream.measure(ticket, task, request)
         else:
-            self._pipelines[chosen].submit(Job(ticket, task, request, is_combine=False))
+            self._pipelines[chosen].submit(MeasureJob(ticket, task, request))
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Start a combine; see `Feeder`."""
@@ -75,7 +83,7 @@ class DeviceFeeder:
         if is_copy or chosen is None:
             self._stream.combine(shard, segment, task, request)
         else:
-            self._pipelines[chosen].submit(Job((shard, segment), task, request, is_combine=True))
+            self._pipelines[chosen].submit(CombineJob(shard, segment, task, request))
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Wait for answers; see `Feeder`."""
@@ -95,28 +103,22 @@ class DeviceFeeder:
             raise outcome.error
         if isinstance(outcome, Answer):
             answers.append((outcome.ticket, outcome.answer))
-        elif isinstance(outcome, OnHost):
-            job = outcome.job
-            if job.is_combine:
-                shard, segment = job.key
-                self._stream.combine(shard, segment, job.task, job.request)  # type: ignore[arg-type]
-            else:
-                self._stream.measure(job.key, job.task, job.request)  # type: ignore[arg-type]
-        elif isinstance(outcome, Merged):
-            if outcome.nonfinite:
-                self._nonfinite.append((outcome.shard, outcome.segment, outcome.nonfinite))
-                self._first[outcome.shard, outcome.segment] = outcome.first
-            self._engine.fill_bytes(outcome.shard, outcome.segment, outcome.data)
+            return
+        job = outcome.job
+        if isinstance(outcome, Merged):
+            self._engine.fill_bytes(outcome.job.shard, outcome.job.segment, outcome.data, job.task.dtype.code)
+        elif isinstance(job, CombineJob):
+            self._stream.combine(job.shard, job.segment, job.task, job.request)
+        else:
+            self._stream.measure(job.ticket, job.task, job.request)
 
     def take_nonfinite(self) -> list[tuple[int, int, int]]:
         """What was found; see `Feeder`."""
-        found, self._nonfinite = self._nonfinite, []
-        return found + self._stream.take_nonfinite()
+        return self._stream.take_nonfinite()
 
     def locate_nonfinite(self, shard: int, segment: int) -> int:
         """See `Feeder`."""
-        first = self._first.get((shard, segment))
-        return self._stream.locate_nonfinite(shard, segment) if first is None else first
+        return self._stream.locate_nonfinite(shard, segment)
 
     def close(self) -> None:
         """End the devices' threads; see `Feeder`."""

@@ -27,8 +27,6 @@ class HostFeeder:
         self._ops = ops
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
-        self._nonfinite: list[tuple[int, int, int]] = []
-        self._first: dict[tuple[int, int], int] = {}
 
     def tensor(self, stored: StoredTensor) -> _core.Tensor:
         """See `Feeder`."""
@@ -53,11 +51,7 @@ class HostFeeder:
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)
-        bad = np.flatnonzero(~np.isfinite(out.astype(np.float64)))
-        if bad.size:
-            self._nonfinite.append((shard, segment, bad.size))
-            self._first[shard, segment] = int(bad[0])
-        self._engine.fill_bytes(shard, segment, out.view(np.uint8))
+        self._engine.fill_bytes(shard, segment, out.view(np.uint8), task.dtype.code)
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Return what was measured; see `Feeder`."""
@@ -66,12 +60,11 @@ class HostFeeder:
 
     def take_nonfinite(self) -> list[tuple[int, int, int]]:
         """What was found; see `Feeder`."""
-        found, self._nonfinite = self._nonfinite, []
-        return found
+        return self._stream.take_nonfinite()
 
     def locate_nonfinite(self, shard: int, segment: int) -> int:
         """See `Feeder`."""
-        return self._first[shard, segment]
+        return self._stream.locate_nonfinite(shard, segment)
 
     def close(self) -> None:
         """Nothing runs beside the engine."""

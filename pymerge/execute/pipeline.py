@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock, Thread
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pymerge.backends.protocol import NoRoom
 from pymerge.checkpoint.values import StoredTensor
@@ -20,14 +20,26 @@ from pymerge.dtypes import DType
 from pymerge.ops import Combine, KeyCounts, KeySample, Measure
 from pymerge.plan.values import TensorTask
 
-__all__ = ["Answer", "Failure", "Job", "Lane", "Merged", "OnHost", "Outcome", "Pipeline", "bytes_needed"]
+__all__ = [
+    "Answer",
+    "CombineJob",
+    "Failure",
+    "Job",
+    "Lane",
+    "MeasureJob",
+    "Merged",
+    "OnHost",
+    "Outcome",
+    "Pipeline",
+    "bytes_needed",
+]
 
 #: Measures after which a task does not go on to its combine: those that look at all tensors of a group first.
 _SURVEYS = (KeySample, KeyCounts)
 
 
 class Lane(Protocol):
-    """What a pipeline needs of a device. Each method may raise NoRoom, and is called by one thread but `load`."""
+    """What a pipeline needs of a device; `load` and those that run kernels may raise NoRoom."""
 
     @property
     def room(self) -> int:
@@ -43,22 +55,40 @@ class Lane(Protocol):
         ...
 
     def combine(self, request: Combine, operands: list[Any], compute: DType, dtype: DType, count: int) -> Any:
-        """Start one combine, and looking for values that are not finite."""
+        """Start one combine."""
         ...
 
-    def finish(self, made: Any) -> tuple[Any, int, int]:
-        """Wait for a combine: its bytes (a buffer), how many values are not finite, the first one's index."""
+    def finish(self, made: Any) -> Any:
+        """Wait for a combine; its bytes, a buffer."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A task's request: a measure with its ticket, or a combine with the (shard, segment) that it fills."""
+class MeasureJob:
+    """A task's measure; its answer carries the ticket."""
 
-    key: Any
+    ticket: int
     task: TensorTask
-    request: Measure | Combine
-    is_combine: bool
+    request: Measure
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the task is then done with its sources for now."""
+        return isinstance(self.request, _SURVEYS)
+
+
+@dataclass(frozen=True, slots=True)
+class CombineJob:
+    """A task's combine, of a segment of a shard."""
+
+    shard: int
+    segment: int
+    task: TensorTask
+    request: Combine
+    is_last: ClassVar[bool] = True
+
+
+Job: TypeAlias = MeasureJob | CombineJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +101,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A combine's bytes, and what in them is not finite."""
+    """A combine's bytes."""
 
-    shard: int
-    segment: int
+    job: CombineJob
     data: Any
-    nonfinite: int
-    first: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +160,8 @@ class Pipeline:
         self._waiting: deque[_Stay] = deque()
         self._loads: queue.SimpleQueue[tuple[_Stay, int] | None] = queue.SimpleQueue()
         self._jobs: queue.PriorityQueue[tuple[int, int, _Stay | None]] = queue.PriorityQueue()
-        self._made: queue.SimpleQueue[tuple[_Stay, Any] | None] = queue.SimpleQueue()
+        self._made: queue.SimpleQueue[tuple[_Stay, CombineJob, Any] | None] = queue.SimpleQueue()
+        self._closing = False
         self._number = 0
         self._loaders = loaders
         self._threads = [Thread(target=self._guard, args=(self._load_all,), daemon=True) for _ in range(loaders)]
@@ -166,6 +194,7 @@ class Pipeline:
 
     def close(self) -> None:
         """End the threads; what they had not begun is dropped."""
+        self._closing = True
         self._jobs.put((-1, 0, None))
         for _ in range(self._loaders):
             self._loads.put(None)
@@ -183,7 +212,8 @@ class Pipeline:
         while (item := self._loads.get()) is not None:
             stay, place = item
             try:
-                operand = None if stay.refused else self._lane.load(stay.task.sources[place])
+                skipped = stay.refused or self._closing
+                operand = None if skipped else self._lane.load(stay.task.sources[place])
             except NoRoom:
                 stay.refused = True
                 operand = None
@@ -201,11 +231,11 @@ class Pipeline:
             assert job is not None
             operands = [stay.operands[place] for place in range(len(task.sources))]
             try:
-                if job.is_combine:
-                    made = self._lane.combine(job.request, operands, task.compute, task.dtype, task.count)  # type: ignore[arg-type]
-                    self._made.put((stay, made))
+                if isinstance(job, CombineJob):
+                    made = self._lane.combine(job.request, operands, task.compute, task.dtype, task.count)
+                    self._made.put((stay, job, made))
                     continue
-                answer = self._lane.measure(job.request, operands, task.compute)  # type: ignore[arg-type]
+                answer = self._lane.measure(job.request, operands, task.compute)
             except NoRoom:
                 with self._lock:
                     stay.refused = True
@@ -215,19 +245,17 @@ class Pipeline:
                 del operands
             with self._lock:
                 stay.job = None
-                if isinstance(job.request, _SURVEYS):
+                if job.is_last:
                     self._leave(stay)
-            self._post(Answer(job.key, answer))
+            self._post(Answer(job.ticket, answer))
 
     def _finish_all(self) -> None:
         while (item := self._made.get()) is not None:
-            stay, made = item
-            assert stay.job is not None
-            shard, segment = stay.job.key
-            data, nonfinite, first = self._lane.finish(made)
+            stay, job, made = item
+            data = self._lane.finish(made)
             with self._lock:
                 self._leave(stay)
-            self._post(Merged(shard, segment, data, nonfinite, first))
+            self._post(Merged(job, data))
 
     # With the lock held:
 
@@ -244,7 +272,7 @@ class Pipeline:
         """Combines first: they make room."""
         assert stay.job is not None
         self._number += 1
-        self._jobs.put((0 if stay.job.is_combine else 1, self._number, stay))
+        self._jobs.put((0 if isinstance(stay.job, CombineJob) else 1, self._number, stay))
 
     def _settle(self, stay: _Stay) -> None:
         """What a task does next that has all its sources, or was refused one."""
@@ -268,7 +296,7 @@ class Pipeline:
     def _pass_on(self, stay: _Stay) -> None:
         job, stay.job = stay.job, None
         assert job is not None
-        if job.is_combine or isinstance(job.request, _SURVEYS):
+        if job.is_last:
             del self._stays[id(stay.task)]
         self._post(OnHost(job))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pymerge
-from pymerge.backends import available, device, load_device_ops, resolve_backend
+from pymerge.backends import available, device, load_device_ops, resolve_backend, resolve_devices
 from pymerge.errors import BackendError, DTypeError
 
 
@@ -89,6 +89,20 @@ def test_tensors_on_a_device_get_the_best_backend_that_can_run(monkeypatch: pyte
 def test_tensors_on_a_device_are_not_merged_by_the_cpu_in_silence() -> None:
     with pytest.raises(BackendError, match=r"'cpu' does not merge tensors on cuda:0; move them with \.cpu\(\)"):
         load_device_ops("cpu", "cuda:0")
+
+
+@pytest.mark.parametrize(("devices", "memory"), [(("cuda:0",), None), ((), 1 << 30)])
+def test_a_backend_without_gpus_takes_none(devices: tuple[str, ...], memory: int | None) -> None:
+    with pytest.raises(BackendError, match="uses no GPU and none of its memory; add --backend cuda or triton"):
+        resolve_devices("cpu", devices, memory)
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:x", "xpu:0"])
+def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(BackendError, match=f"no device '{name}'; torch finds cuda:0, cuda:1"):
+        resolve_devices("cuda", [name])
+    assert resolve_devices("cuda", ["cuda:1"]) == [torch.device("cuda:1")]
 
 
 def test_tensors_in_two_places_are_refused() -> None:

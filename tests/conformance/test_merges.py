@@ -11,7 +11,7 @@ from execute.merges import METHODS, make_recipe, random_tensors, run, schedule, 
 import pymerge
 from pymerge.bench.device import bench_device
 from pymerge.bench.kernels import KERNELS
-from pymerge.errors import BackendError
+from pymerge.errors import BackendError, NonFiniteError
 from pymerge.execute.pipeline import bytes_needed
 
 
@@ -34,6 +34,21 @@ def test_what_a_device_has_no_room_for(tmp_path: Path, mixed: list[Path], backen
     needs = sorted(bytes_needed(task) for task in made.plan.tasks)
     for name, vram in (("some", 2 * needs[len(needs) // 2]), ("none", 1)):
         assert run(made, tmp_path / name, backend=backend, vram=vram).files == expected
+
+
+def test_what_is_not_finite_is_found_alike(tmp_path: Path, backend: str) -> None:
+    models = [random_tensors(seed, np.float32) for seed in range(2)]
+    name, tensor = max(models[1].items(), key=lambda item: item[1].size)
+    tensor.flat[[7, -1]] = np.inf
+    made = schedule(make_recipe("linear", write_models(tmp_path, models), dtype="float32"))
+    told = []
+    for each in (backend, "cpu"):
+        with pytest.raises(NonFiniteError) as error:
+            run(made, tmp_path / f"refused-{each}", backend=each)
+        done = run(made, tmp_path / f"allowed-{each}", backend=each, allow_nonfinite=True)
+        told.append((str(error.value), done.report.nonfinite))
+    assert told[0] == told[1]
+    assert told[0][1] == {name: 2}
 
 
 def test_in_memory(backend: str) -> None:

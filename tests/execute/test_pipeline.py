@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from pymerge.backends.protocol import NoRoom
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.dtypes import BY_NAME
-from pymerge.execute.pipeline import Answer, Failure, Job, Merged, OnHost, Outcome, Pipeline, bytes_needed
+from pymerge.execute.pipeline import (
+    Answer,
+    CombineJob,
+    Failure,
+    MeasureJob,
+    Merged,
+    OnHost,
+    Outcome,
+    Pipeline,
+    bytes_needed,
+)
 from pymerge.ops import Gram, KeySample, WeightedSum
 from pymerge.plan.values import TensorTask
 
@@ -89,7 +99,7 @@ class SimulatedLane:
             self.kernels.append(("combine", name))
             return name, count, operands
 
-    def finish(self, made: Any) -> tuple[Any, int, int]:
+    def finish(self, made: Any) -> Any:
         with self._alone("finish"):
             name, count, operands = made
             self.waits("finish", name)
@@ -97,7 +107,7 @@ class SimulatedLane:
             assert all(each.alive for each in operands), "a source was let go before its combine was done"
             for each in operands:
                 each.alive = False
-            return (name, count), 0, -1
+            return name, count
 
 
 GRAM, SUM = Gram((0, 1)), WeightedSum((0, 1), (0.5, 0.5))
@@ -115,9 +125,9 @@ def drive(lane: SimulatedLane, tasks: list[TensorTask], measures: list[int], loa
     def go_on(number: int) -> None:
         if left[number]:
             left[number] -= 1
-            pipeline.submit(Job(number, tasks[number], GRAM, is_combine=False))
+            pipeline.submit(MeasureJob(number, tasks[number], GRAM))
         else:
-            pipeline.submit(Job((0, number), tasks[number], SUM, is_combine=True))
+            pipeline.submit(CombineJob(0, number, tasks[number], SUM))
 
     try:
         for number in range(len(tasks)):
@@ -131,17 +141,17 @@ def drive(lane: SimulatedLane, tasks: list[TensorTask], measures: list[int], loa
                 assert outcome.answer == tasks[outcome.ticket].name
                 go_on(outcome.ticket)
             elif isinstance(outcome, Merged):
-                task = tasks[outcome.segment]
+                task = tasks[outcome.job.segment]
                 assert outcome.data == (task.name, task.count)
                 assert task.name not in merged
                 merged.add(task.name)
             elif isinstance(outcome, OnHost):
                 job = outcome.job
                 on_host.add(job.task.name)
-                if job.is_combine:
+                if isinstance(job, CombineJob):
                     merged.add(job.task.name)
                 else:
-                    go_on(job.key)
+                    go_on(job.ticket)
         assert pipeline._used == 0
         assert not pipeline._stays
     finally:
@@ -220,8 +230,8 @@ def test_combines_go_before_measures() -> None:
 
     pipeline = Pipeline(lane, outcomes.put, 1, before)
     assert started.wait(PATIENCE)
-    pipeline.submit(Job(0, make_task(0, 5), GRAM, is_combine=False))
-    pipeline.submit(Job((0, 1), make_task(1, 5), SUM, is_combine=True))
+    pipeline.submit(MeasureJob(0, make_task(0, 5), GRAM))
+    pipeline.submit(CombineJob(0, 1, make_task(1, 5), SUM))
     while pipeline._jobs.qsize() < 2:
         threading.Event().wait(0.001)
     going.set()
@@ -236,7 +246,7 @@ def test_a_survey_lets_its_tensors_go() -> None:
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     pipeline = Pipeline(lane, outcomes.put, 2)
     for number in range(3):
-        pipeline.submit(Job(number, make_task(number, 10), KeySample((0, 1), 1000), is_combine=False))
+        pipeline.submit(MeasureJob(number, make_task(number, 10), KeySample((0, 1), 1000)))
     answers = [outcomes.get(timeout=PATIENCE) for _ in range(3)]
     pipeline.close()
     assert sorted(answer.ticket for answer in answers if isinstance(answer, Answer)) == [0, 1, 2]
@@ -251,3 +261,20 @@ def test_what_a_thread_raises_is_told(what: str) -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         drive(SimulatedLane(10_000, fails), [make_task(0, 10)], [1], loaders=1)
+
+
+def test_closing_drops_what_was_not_begun() -> None:
+    begun, going = threading.Event(), threading.Event()
+
+    def waits(what: str, name: str) -> None:
+        begun.set()
+        assert going.wait(PATIENCE)
+
+    lane = SimulatedLane(100_000, waits=waits)
+    pipeline = Pipeline(lane, lambda outcome: None, 1)
+    for number in range(50):
+        pipeline.submit(MeasureJob(number, make_task(number, 10), GRAM))
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.05, going.set).start()
+    pipeline.close()
+    assert len(lane.loads) < 5

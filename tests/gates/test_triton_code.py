@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tools import triton_code
+from tools.kept import compare, load
 from tools.triton_code import Code
 
 HINT = "if that is meant, keep the new figures: python -m tools.triton_code --update"
@@ -14,16 +15,16 @@ KEPT = Code(registers=40, spilled=0, shared=1024, load=16, store=16)
 
 
 def test_no_launch_compiles_to_worse_code_than_kept() -> None:
-    kept = triton_code.load().get(triton_code.key())
+    kept = load(triton_code.KEPT, Code).get(triton_code.key())
     if kept is None:
         pytest.skip(f"needs the Triton of the kept figures, not {triton_code.key()}")
     codes, wrong = triton_code.inspect()
-    failures = [*triton_code.compare(codes, kept), *wrong]
+    failures = [*compare(codes, kept), *wrong]
     assert not failures, "\n".join([*failures, HINT])
 
 
 def test_nothing_kept_spills() -> None:
-    for codes in triton_code.load().values():
+    for codes in load(triton_code.KEPT, Code).values():
         assert {name: code.spilled for name, code in codes.items() if code.spilled} == {}
 
 
@@ -41,13 +42,13 @@ def test_nothing_kept_spills() -> None:
     ],
 )
 def test_worse_code_fails(change: dict[str, int], verdict: str) -> None:
-    failures = triton_code.compare({"case": replace(KEPT, **change)}, {"case": KEPT})
+    failures = compare({"case": replace(KEPT, **change)}, {"case": KEPT})
     assert failures == ([f"case: {verdict}"] if verdict else [])
 
 
 @pytest.mark.parametrize(("compiled", "kept"), [({"new": KEPT}, {}), ({}, {"old": KEPT})])
 def test_a_launch_on_one_side_only_fails(compiled: triton_code.Codes, kept: triton_code.Codes) -> None:
-    assert len(triton_code.compare(compiled, kept)) == 1
+    assert len(compare(compiled, kept)) == 1
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,16 @@ MaskRule<Real> to_device(const Rule& rule, const std::uint32_t* known) {
   return made;
 }
 
+// Those of all models; `known` gives the bits of rules that go by rank.
+template <typename Real, typename Known>
+std::vector<MaskRule<Real>> to_device(const std::vector<Rule>& rules, const Known& known) {
+  std::vector<MaskRule<Real>> made;
+  for (std::size_t model = 0; model < rules.size(); ++model) {
+    made.push_back(to_device<Real>(rules[model], known[model]));
+  }
+  return made;
+}
+
 // Whether kernels have to work draws out; those of ranks are known.
 inline bool any_drawn(const std::vector<Rule>& rules) {
   return std::any_of(rules.begin(), rules.end(),

@@ -20,15 +20,15 @@ void bind_tasks(py::module_& module) {
          std::vector<double> alone, bool pick, const DeviceTensor& out, std::uintptr_t stream) {
         const cuda::Inputs inputs = to_inputs(tensors, &base, compute);
         const cuda::Output output = to_output(out, out_dtype, inputs);
-        const cuda::TaskNumbers numbers{to_rules(rules),
-                                        std::move(coefficients),
-                                        to_consensus(consensus),
-                                        std::move(weights),
-                                        normalize,
-                                        scale,
-                                        std::move(votes),
-                                        std::move(alone),
-                                        pick};
+        const TaskMergeNumbers numbers{to_rules(rules),
+                                       std::move(coefficients),
+                                       to_consensus(consensus),
+                                       std::move(weights),
+                                       normalize,
+                                       scale,
+                                       std::move(votes),
+                                       std::move(alone),
+                                       pick};
         const py::gil_scoped_release release;
         cuda::task_merge(Stream(stream, "task_merge"), inputs, numbers, output);
       },
