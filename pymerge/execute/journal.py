@@ -48,7 +48,7 @@ class Journal:
         self._descriptor = descriptor
         self._folder_synced = False
         self._load()
-        self._new = self.identity is None
+        self._new = self.identity is None and not self.damaged
 
     def __enter__(self) -> Journal:
         return self
@@ -81,17 +81,16 @@ class Journal:
             os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Say what will be made, anew or as before, and by whom.
+        """Say what will be made, unless an earlier attempt said it, and by whom.
 
         Raises:
             ResourceError: the disk refuses.
         """
-        if self.identity != identity:
+        if self.identity is None:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            self.recorded = {}
             self._write([{"journal": _FORMAT, "identity": identity}])
-        self.identity = identity
+            self.identity = identity
         self._write([_describe_process()])
         self._sync()
 
@@ -110,7 +109,8 @@ class Journal:
             self._sync()
 
     def forget(self) -> None:
-        """Drop what is recorded: it cannot be relied on."""
+        """Drop what an earlier attempt said and recorded."""
+        self.identity = None
         self.recorded = {}
 
     def remove(self) -> None:

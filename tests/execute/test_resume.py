@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge import _core
-from pymerge.execute import ExecutionReport, Progress, checkpoints, execute, feeders, flow
+from pymerge.execute import ExecutionReport, Progress, execute
 from pymerge.execute.journal import JOURNAL, claim
 from pymerge.schedule import Schedule
 
@@ -41,12 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(autouse=True)
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merges of kilobytes that are looked at, and recorded, as often as those of gigabytes."""
-    monkeypatch.setattr(checkpoints, "EVERY", 0.005)
-    monkeypatch.setattr(flow, "_AHEAD", 8192)
-    monkeypatch.setattr(feeders.StreamFeeder, "ahead", 8192)
-    monkeypatch.setattr(flow, "_POLL", 0.0001)
-    monkeypatch.setattr(flow, "_PROGRESS_EVERY", 0.0)
+    merges.take_small_steps(monkeypatch)
 
 
 def attempt(made: Schedule, out: Path, on_progress: Callable[[Progress], None] | None = None) -> ExecutionReport:
@@ -117,7 +113,7 @@ def test_what_is_kept_is_not_read_again(tmp_path: Path, models: list[Path]) -> N
     assert report.read == whole.read - kept
     # Whole pages of it count as written from the start.
     assert seen[-1].written == sum(shard.size for shard in made.shards)
-    assert all(a.written <= b.written for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a.written <= b.written for a, b in pairwise(seen))
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.999])
