@@ -1,0 +1,217 @@
+"""Tensors of an output made again from its inputs: by the specification to the bit, and in float64.
+
+The specification works on whole tensors, so memory says which tensors can be made again. What is only copied,
+or stored in another type, is compared piece by piece, whatever its size.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pymerge.backends.reference import ReferenceOps, decide
+from pymerge.checkpoint import StoredTensor
+from pymerge.dtypes import BY_NAME
+from pymerge.execute.groups import find_group_cuts
+from pymerge.execute.memory import find_combine
+from pymerge.kernels.common.convert import Array, decode, encode
+from pymerge.ops import Combine, Copy, Cut, Measure
+from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.verify.reading import read_pieces, read_whole, storage
+from pymerge.verify.ulp import last_place
+from pymerge.verify.values import Accuracy, Check, Finding, Recomputed
+
+__all__ = ["memory_needed", "recompute"]
+
+_FLOAT64 = BY_NAME["float64"]
+#: Bytes that making a tensor again takes for each of its elements, and for each source of each.
+_PER_ELEMENT, _PER_SOURCE = 120, 60
+
+
+def memory_needed(task: TensorTask) -> int:
+    """Bytes that it takes to make a tensor again; 0 for what is copied piece by piece."""
+    return 0 if task.inputs is None else task.count * (_PER_ELEMENT + _PER_SOURCE * len(task.sources))
+
+
+def recompute(
+    plan: MergePlan, tensors: Mapping[str, StoredTensor], *, sample: int | None, seed: int, memory: int
+) -> tuple[Check, tuple[Recomputed, ...]]:
+    """Make tensors again and compare.
+
+    Args:
+        tensors: what the output holds.
+        sample: how many, drawn at random; None for all.
+        seed: of the draw.
+        memory: bytes that this may take; tensors that need more are left out, and are named.
+    """
+    wrong = list(_match(plan.tasks, tensors))
+    known = [n for n, task in enumerate(plan.tasks) if _fits(task, tensors.get(task.name))]
+    obstacles = {n: why for n in known if (why := _find_obstacle(plan, n, memory))}
+    able = [n for n in known if n not in obstacles]
+    wanted = len(known) if sample is None else min(sample, len(known))
+    chosen = sorted(random.Random(seed).sample(able, min(wanted, len(able))))
+    found = tuple(_make_again(plan, chosen, tensors))
+    wrong += [
+        Finding(f"{each.differing:,} of {each.count:,} elements are not the reference's, the first at {each.first}",
+                tensor=each.name)
+        for each in found
+        if each.differing
+    ]  # fmt: skip
+    unchecked = [Finding(why, tensor=plan.tasks[n].name) for n, why in obstacles.items()]
+    summary = f"{len(found):,} of {len(plan.tasks):,} tensors"
+    if unchecked:
+        summary += f"; {len(unchecked):,} are too large for {memory:,} bytes of memory"
+    return Check("recomputed", summary, tuple(wrong), tuple(unchecked) if len(chosen) < wanted else ()), found
+
+
+def _match(tasks: Sequence[TensorTask], tensors: Mapping[str, StoredTensor]) -> Iterator[Finding]:
+    for task in tasks:
+        stored = tensors.get(task.name)
+        if stored is None:
+            yield Finding("is missing, though the recipe gives it", tensor=task.name)
+        elif not _fits(task, stored):
+            yield Finding(
+                f"is {stored.dtype} {list(stored.shape)}, the recipe gives {task.dtype} {list(task.shape)}",
+                tensor=task.name,
+            )
+    names = {task.name for task in tasks}
+    yield from (Finding("is not what the recipe gives", tensor=name) for name in tensors if name not in names)
+
+
+def _fits(task: TensorTask, stored: StoredTensor | None) -> bool:
+    return stored is not None and (stored.dtype, stored.shape) == (task.dtype, task.shape)
+
+
+def _find_obstacle(plan: MergePlan, number: int, memory: int) -> str | None:
+    """Why a tensor cannot be made again: it, or one that it is trimmed together with, is too large."""
+    select = plan.group_selects.get(number)
+    group = [n for n, other in plan.group_selects.items() if select and other.group == select.group] or [number]
+    largest = max(group, key=lambda n: memory_needed(plan.tasks[n]))
+    need = memory_needed(plan.tasks[largest])
+    if need <= memory:
+        return None
+    if largest == number:
+        return f"takes {need:,} bytes of memory to make again; --memory allows {memory:,}"
+    return (
+        f"is trimmed together with {plan.tasks[largest].name}, which takes {need:,} bytes; --memory allows {memory:,}"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Oracle:
+    """The specification at one precision.
+
+    Attributes:
+        tasks: the plan's, or the same in float64.
+        cuts: answers to the selects of groups, by number of the task.
+        wide: whether it is float64 that the sources are decoded to; nothing then narrows the lanes of a sum either.
+    """
+
+    plan: MergePlan
+    tasks: Sequence[TensorTask]
+    cuts: Mapping[int, tuple[Cut, ...]]
+    wide: bool
+
+    @classmethod
+    def prepare(cls, plan: MergePlan, chosen: Sequence[int], *, wide: bool) -> _Oracle:
+        """Find what groups of tensors have in common, where any of them is chosen."""
+        tasks = [_widen(task) for task in plan.tasks] if wide else plan.tasks
+        groups = {plan.group_selects[n].group for n in chosen if n in plan.group_selects}
+        selects = {n: select for n, select in plan.group_selects.items() if select.group in groups}
+
+        def measure(requests: Mapping[int, Measure]) -> Iterator[tuple[int, Any]]:
+            for number, request in requests.items():
+                task = tasks[number]
+                yield number, ReferenceOps().measure(request, _read(task, wide), task.compute)
+
+        return cls(plan, tasks, find_group_cuts(tasks, selects, measure) if selects else {}, wide)
+
+    def run(self, number: int, out: Array) -> tuple[Combine, Array]:
+        """Merge a tensor into `out`; returns the combine, and what it decided of every element."""
+        task, ops = self.tasks[number], ReferenceOps()
+        assert task.inputs is not None
+        operands = _read(task, self.wide)
+        combine = find_combine(self.plan.method, task.inputs, ops, operands, task.compute, self.cuts.get(number))
+        ops.combine(combine, operands, task.compute, out)
+        return combine, decide(combine, operands, task.compute)
+
+
+def _widen(task: TensorTask) -> TensorTask:
+    return replace(task, compute=_FLOAT64, inputs=task.inputs and replace(task.inputs, wide=True))
+
+
+def _read(task: TensorTask, wide: bool) -> list[Array]:
+    return [decode(read_whole(source), "float64") if wide else read_whole(source) for source in task.sources]
+
+
+def _make_again(plan: MergePlan, chosen: Sequence[int], tensors: Mapping[str, StoredTensor]) -> Iterator[Recomputed]:
+    narrow, wide = (_Oracle.prepare(plan, chosen, wide=wide) for wide in (False, True))
+    for number in chosen:
+        task = plan.tasks[number]
+        stored = tensors[task.name]
+        facts = (task.name, task.dtype.name, task.count)
+        if task.inputs is None:
+            yield Recomputed(*facts, *_compare_copy(task, stored))
+            continue
+        held = read_whole(stored)
+        out = np.empty_like(held)
+        combine, decided = narrow.run(number, out)
+        differing, first = _count_differing(held, out)
+        del out
+        yield Recomputed(*facts, differing, first, _judge(wide, number, held, combine, decided))
+
+
+def _compare_copy(task: TensorTask, stored: StoredTensor) -> tuple[int, int | None]:
+    differing, first, at = 0, None, 0
+    for held, source in zip(read_pieces(stored), read_pieces(task.sources[0]), strict=True):
+        out = source
+        if stored.dtype != task.sources[0].dtype:
+            out = np.empty(source.size, storage(stored))
+            ReferenceOps().combine(Copy(0), [source], task.compute, out)
+        count, place = _count_differing(held, out)
+        if place is not None and first is None:
+            first = at + place
+        differing, at = differing + count, at + held.size
+    return differing, first
+
+
+def _count_differing(left: Array, right: Array) -> tuple[int, int | None]:
+    word = np.dtype(f"u{left.dtype.itemsize}")
+    differs = left.view(word) != right.view(word)
+    count = int(np.count_nonzero(differs))
+    return count, int(np.argmax(differs)) if count else None
+
+
+def _judge(wide: _Oracle, number: int, held: Array, combine: Combine, decided: Array) -> Accuracy | None:
+    """How far a stored tensor is from float64; `decided` is what its own precision decided."""
+    task = wide.tasks[number]
+    ideal = np.empty(task.count, np.float64)
+    wide_combine, ideally = wide.run(number, ideal)
+    alike = type(combine) is type(wide_combine) and decided.shape == ideally.shape
+    same = (decided == ideally).all(axis=0) if alike else np.zeros(task.count, np.bool_)
+    del decided, ideally
+    dtype = task.dtype.name
+    values = decode(held, "float64")
+    largest = np.abs(ideal)
+    for source in _read(task, True):
+        largest = np.fmax(largest, np.abs(source))
+    finite = np.isfinite(values) & np.isfinite(largest)
+    with np.errstate(invalid="ignore"):
+        units = np.abs(values - ideal)[finite] / last_place(largest[finite], dtype)
+    kept = same[finite] | (units <= 1)
+    otherwise = int(np.count_nonzero(~kept))
+    if not kept.any():
+        return None
+    rounded = encode(ideal, dtype).view(f"u{held.dtype.itemsize}") == held.view(f"u{held.dtype.itemsize}")
+    units = units[kept]
+    return Accuracy(
+        largest=float(units.max()),
+        rms=float(np.sqrt(np.square(units).mean())),
+        within=float((units <= 1).mean()),
+        rounded=float(rounded[finite][kept].mean()),
+        otherwise=otherwise,
+    )

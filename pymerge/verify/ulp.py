@@ -1,0 +1,70 @@
+"""Units in the last place: how large they are, and how many of them lie between two numbers.
+
+Between two finite numbers of one type are as many units as it takes steps to the next number of that type to
+come from one to the other. -0 and +0 are neighbors, so 0 units apart means the same bits. A NaN is alike to every
+NaN, an infinity to itself; everything else that is not finite is apart, no number of units away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pymerge.kernels.common.convert import Array, decode
+
+__all__ = ["distance", "distance_between_types", "last_place", "narrower"]
+
+#: Bits of the significand, the leading one included; and the exponent of the least number above 0.
+_PRECISION = {"float64": (53, -1074), "float32": (24, -149), "float16": (11, -24), "bfloat16": (8, -133)}
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+def narrower(left: str, right: str) -> str:
+    """That of two types which has the shorter significand."""
+    return min(left, right, key=lambda name: _PRECISION[name][0])
+
+
+def last_place(magnitudes: Array, dtype: str) -> Array:
+    """The unit in the last place that `dtype` has at each of [n] float64 magnitudes, as float64."""
+    bits, least = _PRECISION[dtype]
+    _, exponents = np.frexp(magnitudes)
+    units: Array = np.ldexp(1.0, np.where(magnitudes == 0, least, np.maximum(exponents - bits, least)))
+    return units
+
+
+def distance(left: Array, right: Array) -> tuple[Array, Array]:
+    """Units between [n] numbers of one floating type, bit by bit.
+
+    Returns:
+        uint64 [n], 0 where numbers are alike or apart; and bool [n], those that are apart.
+    """
+    word = _WORDS[left.dtype.itemsize]
+    first, second = (_rank(side.view(word)) for side in (left, right))
+    units = np.where(first > second, first - second, second - first)
+    finite = np.isfinite(left) & np.isfinite(right)
+    apart = ~finite & (units != 0) & ~(np.isnan(left) & np.isnan(right))
+    return np.where(finite, units, 0).astype(np.uint64), apart
+
+
+def distance_between_types(left: Array, right: Array, dtype: str) -> tuple[Array, Array]:
+    """Units of `dtype`, at the larger of two magnitudes, between [n] numbers of two types; fractions count as one.
+
+    Returns:
+        As `distance`.
+    """
+    first, second = decode(left, "float64"), decode(right, "float64")
+    finite = np.isfinite(first) & np.isfinite(second)
+    apart = ~finite & (first != second) & ~(np.isnan(first) & np.isnan(second))
+    first, second = np.where(finite, first, 0), np.where(finite, second, 0)
+    unit = last_place(np.maximum(np.abs(first), np.abs(second)), dtype)
+    with np.errstate(over="ignore"):
+        units = np.ceil(np.abs(first - second) / unit)
+    # Two of the largest float64 of opposite signs: the difference overflows, the number of units does not.
+    return np.minimum(units, 2.0**54).astype(np.uint64), apart
+
+
+def _rank(bits: Array) -> Array:
+    """Bit patterns as unsigned integers that order like the numbers they stand for."""
+    word = bits.dtype.type
+    sign = word(1) << word(8 * bits.dtype.itemsize - 1)
+    ranked: Array = np.where(bits & sign, ~bits, bits | sign)
+    return ranked
