@@ -25,7 +25,7 @@ def verify(
     out: Annotated[str, typer.Argument(help="A folder that a merge made, or a model to compare.", metavar="OUT")],
     other: Annotated[str | None, typer.Argument(help="A model that OUT is compared with.", metavar="[OTHER]")] = None,
     sample: Annotated[
-        int | None, typer.Option("--sample", min=0, help="Tensors to make again from the inputs. [default: 8]")
+        int | None, typer.Option("--sample", min=0, help="Tensors to make again from the inputs. [default: 4]")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Make all tensors again.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the sample.")] = 0,

@@ -66,18 +66,18 @@ class Accuracy:
     result, as in docs/numerics.md.
 
     Attributes:
-        largest, rms: units; of the elements of which both made the same decisions, or it makes no difference.
-        within: share of those elements that are at most one unit off.
-        rounded: share of those elements that are the evaluation's result, rounded once.
         otherwise: elements more than a unit off of which rounding changed a decision: what is trimmed, whose
             sign wins, what reaches a threshold.
+        largest, rms: units; of all other elements.
+        within: share of all elements that are at most one unit off.
+        rounded: share of all elements that are the evaluation's result, rounded once.
     """
 
+    otherwise: int
     largest: float
     rms: float
     within: float
     rounded: float
-    otherwise: int
 
 
 @dataclass(frozen=True, slots=True)
