@@ -85,7 +85,7 @@ def test_two_models_that_differ_end_with_1_and_the_worst_tensor_first(merged: Pa
 
 
 def test_a_tolerance_decides_the_exit_code(merged: Path, tmp_path: Path) -> None:
-    run(merged, tmp_path_model(tmp_path), "--max-ulp", 40_000, code=1)
+    run(merged, tmp_path_model(tmp_path), "--max-ulp", 10, code=1)
     run(merged, tmp_path / "other", "--max-ulp", 65_536, code=0)
 
 
