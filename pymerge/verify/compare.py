@@ -19,6 +19,10 @@ from pymerge.verify.ulp import distance, distance_between_types, narrower
 __all__ = ["Comparison", "Misfit", "TensorComparison", "compare"]
 
 
+#: Sums of squares between this and its inverse have lost nothing that counts.
+_SAFE = 1e-250
+
+
 @dataclass(frozen=True, slots=True)
 class TensorComparison:
     """One tensor of both checkpoints.
@@ -155,13 +159,17 @@ def _compare_floats(left: StoredTensor, right: StoredTensor, facts: _Facts) -> T
     norms = [0.0, 0.0, 0.0]
     for a, b in _read_pairs(left, right):
         units, far = distance(a, b) if a.dtype == b.dtype else distance_between_types(a, b, narrow)
-        equal += int(np.count_nonzero((units == 0) & ~far))
-        apart += int(np.count_nonzero(far))
+        distant = int(np.count_nonzero(far))
+        equal += int(np.count_nonzero(units == 0)) - distant
+        apart += distant
         most = max(most, int(units.max(initial=0)))
         x, y = decode(a, "float64"), decode(b, "float64")
         finite = np.isfinite(x) & np.isfinite(y)
-        # Halves: the difference of two of the largest float64 is one, too.
-        x, y = x[finite] / 2, y[finite] / 2
+        if not finite.all():
+            x, y = x[finite], y[finite]
+        if a.dtype.itemsize == 8 or b.dtype.itemsize == 8:
+            # The difference of two of the largest float64 is none; that of their halves is.
+            x, y = x / 2, y / 2
         norms = [math.hypot(norm, _norm(part)) for norm, part in zip(norms, (x - y, x, y), strict=True)]
     size = max(norms[1:])
     return TensorComparison(*facts, equal, apart, most, norms[0] / size if size else 0.0)
@@ -176,6 +184,11 @@ def _same(left: Array, right: Array) -> bool:
 
 
 def _norm(values: Array) -> float:
-    """The Euclidean norm; squares neither overflow nor vanish."""
+    """The Euclidean norm; where squares overflow or vanish, of numbers scaled to 1."""
+    # Not by BLAS, which would have threads of its own in each of ours.
+    with np.errstate(over="ignore"):
+        square = float(np.square(values).sum())
+    if _SAFE < square < 1 / _SAFE:
+        return math.sqrt(square)
     largest = float(np.abs(values).max(initial=0.0))
     return largest * math.sqrt(float(np.square(values / largest).sum())) if largest else 0.0

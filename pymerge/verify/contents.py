@@ -10,20 +10,12 @@ import numpy as np
 from pymerge import _core
 from pymerge.checkpoint import StoredTensor
 from pymerge.errors import PymergeError
-from pymerge.kernels.common.convert import Array
 from pymerge.verify.manifest import Manifest
 from pymerge.verify.reading import map_threads, read_pieces
+from pymerge.verify.ulp import find_nonfinite
 from pymerge.verify.values import Check, Finding
 
 __all__ = ["check_contents"]
-
-#: Bits that are all set in an infinity or NaN.
-_EXPONENTS = {
-    "float64": np.uint64(0x7FF << 52),
-    "float32": np.uint32(0xFF << 23),
-    "float16": np.uint16(0x1F << 10),
-    "bfloat16": np.uint16(0xFF << 7),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +52,9 @@ def check_contents(tensors: Mapping[str, StoredTensor], manifest: Manifest | Non
 
 def _count_nonfinite(stored: StoredTensor) -> tuple[int, int]:
     """How many values are not finite, and the flat index of the first."""
-    bits = _EXPONENTS.get(stored.dtype.name)
     count = first = at = 0
-    for piece in read_pieces(stored) if bits is not None else ():
-        words: Array = piece.view(type(bits))
-        hits = (words & bits) == bits
+    for piece in read_pieces(stored) if stored.dtype.mergeable else ():
+        hits = find_nonfinite(piece)
         found = int(np.count_nonzero(hits))
         if found and not count:
             first = at + int(np.argmax(hits))

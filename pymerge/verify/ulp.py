@@ -11,11 +11,10 @@ import numpy as np
 
 from pymerge.kernels.common.convert import Array, decode
 
-__all__ = ["distance", "distance_between_types", "last_place", "narrower"]
+__all__ = ["distance", "distance_between_types", "find_nonfinite", "last_place", "narrower"]
 
 #: Bits of the significand, the leading one included; and the exponent of the least number above 0.
 _PRECISION = {"float64": (53, -1074), "float32": (24, -149), "float16": (11, -24), "bfloat16": (8, -133)}
-_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 def narrower(left: str, right: str) -> str:
@@ -31,18 +30,29 @@ def last_place(magnitudes: Array, dtype: str) -> Array:
     return units
 
 
+def find_nonfinite(values: Array) -> Array:
+    """Which of [n] numbers of a floating type are infinite or NaN, by their bits: bool [n]."""
+    words, exponent = _words(values)
+    found: Array = (words & exponent) == exponent
+    return found
+
+
 def distance(left: Array, right: Array) -> tuple[Array, Array]:
     """Units between [n] numbers of one floating type, bit by bit.
 
     Returns:
-        uint64 [n], 0 where numbers are alike or apart; and bool [n], those that are apart.
+        Unsigned integers of the type's size [n], 0 where numbers are alike or apart; and bool [n], those that are
+        apart.
     """
-    word = _WORDS[left.dtype.itemsize]
-    first, second = (_rank(side.view(word)) for side in (left, right))
-    units = np.where(first > second, first - second, second - first)
-    finite = np.isfinite(left) & np.isfinite(right)
-    apart = ~finite & (units != 0) & ~(np.isnan(left) & np.isnan(right))
-    return np.where(finite, units, 0).astype(np.uint64), apart
+    first, second = _rank(left), _rank(right)
+    # The difference of two signed integers may not fit into one, but into an unsigned one it does.
+    units = (np.maximum(first, second) - np.minimum(first, second)).view(f"u{left.dtype.itemsize}")
+    apart = find_nonfinite(left) | find_nonfinite(right)
+    if apart.any():
+        alike = (units == 0) | (_is_nan(left) & _is_nan(right))
+        units[apart] = 0
+        apart &= ~alike
+    return units, apart
 
 
 def distance_between_types(left: Array, right: Array, dtype: str) -> tuple[Array, Array]:
@@ -62,9 +72,20 @@ def distance_between_types(left: Array, right: Array, dtype: str) -> tuple[Array
     return np.minimum(units, 2.0**54).astype(np.uint64), apart
 
 
-def _rank(bits: Array) -> Array:
-    """Bit patterns as unsigned integers that order like the numbers they stand for."""
-    word = bits.dtype.type
-    sign = word(1) << word(8 * bits.dtype.itemsize - 1)
-    ranked: Array = np.where(bits & sign, ~bits, bits | sign)
+def _words(values: Array) -> tuple[Array, Array]:
+    """Bit patterns, and that of infinity."""
+    words = values.view(f"u{values.dtype.itemsize}")
+    return words, np.array([np.inf], values.dtype).view(words.dtype)
+
+
+def _is_nan(values: Array) -> Array:
+    words, infinity = _words(values)
+    found: Array = (words << 1) > (infinity << 1)
+    return found
+
+
+def _rank(values: Array) -> Array:
+    """Signed integers that order like the numbers, 0 for +0 and -1 for -0."""
+    bits = values.view(f"i{values.dtype.itemsize}")
+    ranked: Array = bits ^ ((bits >> (8 * bits.itemsize - 1)) & np.iinfo(bits.dtype).max)
     return ranked
