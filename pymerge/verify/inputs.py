@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
 from pymerge.config import load_recipe, suggest_name
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError
@@ -14,7 +12,7 @@ from pymerge.output.folder import RECIPE
 from pymerge.output.manifest import fingerprint
 from pymerge.plan import make_plan
 from pymerge.plan.values import MergePlan
-from pymerge.verify.manifest import Manifest
+from pymerge.verify.manifest import InputFile, Manifest, parse_files
 from pymerge.verify.values import Check, Finding
 
 __all__ = ["find_inputs"]
@@ -52,9 +50,10 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     was = {path: name for name, path in paths.items()}
     for model in plan.models:
         name = was[model.ref.path]
-        differences = list(_compare(manifest.inputs.get(name), fingerprint(model)["files"]))
+        then, now = manifest.inputs.get(name, {}), parse_files(fingerprint(model)["files"])
+        differences = list(_compare(then, now))
         changed += [Finding(f'is not the model "{name}" that was merged: {text}', file) for file, text in differences]
-        if not differences and manifest.inputs[name] != fingerprint(model)["files"]:
+        if not differences and then != now:
             touched.append(name)
     summary = f"{len(plan.models)} models, headers and sizes as they were"
     if touched:
@@ -106,19 +105,15 @@ def _relocate(config: MergeConfig, paths: Mapping[str, str]) -> MergeConfig:
     )
 
 
-def _compare(then: Any, now: list[dict[str, Any]]) -> Iterator[tuple[str, str]]:
+def _compare(then: Mapping[str, InputFile], now: Mapping[str, InputFile]) -> Iterator[tuple[str, str]]:
     """(file, what is different) of a model's files; times do not count."""
-    if not isinstance(then, list):
-        yield "", "the manifest does not know it"
-        return
-    before = {file["name"]: file for file in then}
-    for file in now:
-        old = before.pop(file["name"], None)
+    for name, file in now.items():
+        old = then.get(name)
         if old is None:
-            yield file["name"], "there was no such file"
-        elif old["size"] != file["size"]:
-            yield file["name"], f"it has {file['size']:,} bytes and had {old['size']:,}"
-        elif old["header_blake2b"] != file["header_blake2b"]:
-            yield file["name"], "its header is another"
-    for name in before:
+            yield name, "there was no such file"
+        elif old.size != file.size:
+            yield name, f"it has {file.size:,} bytes and had {old.size:,}"
+        elif old.header != file.header:
+            yield name, "its header is another"
+    for name in then.keys() - now.keys():
         yield name, "it is gone"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,27 @@ from pymerge.output.folder import MANIFEST
 from pymerge.output.manifest import FORMAT
 from pymerge.verify.values import Check, Finding
 
-__all__ = ["Manifest", "read_manifest"]
+__all__ = ["InputFile", "Manifest", "parse_files", "read_manifest"]
 
 #: What has to be there -> of which kind.
 _KINDS: dict[str, type] = {
     "pymerge": str, "method": str, "seed": int, "settings": dict, "inputs": list, "outputs": list, "extras": list,
     "report": dict,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """What a weight file of an input was when it was merged; `header` is the digest of its header."""
+
+    size: int
+    modified: int
+    header: str
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any]) -> InputFile:
+        """One of a fingerprint's files."""
+        return cls(int(values["size"]), int(values["mtime_ns"]), str(values["header_blake2b"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +44,7 @@ class Manifest:
         sizes: bytes of each weight file, by name.
         digests: of each tensor, None where its bytes were shared with an input and never read; None as a whole
             in folders of versions that wrote none.
-        inputs: fingerprints as the manifest has them, by the name of the model in the recipe.
+        inputs: the files of each model by their names, by the name of the model in the recipe.
         nonfinite: how many values of which tensors were stored though they are not finite.
     """
 
@@ -42,7 +56,7 @@ class Manifest:
     allow_nonfinite: bool
     sizes: Mapping[str, int]
     extras: tuple[str, ...]
-    inputs: Mapping[str, Any]
+    inputs: Mapping[str, Mapping[str, InputFile]]
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, str | None] | None = None
 
@@ -78,9 +92,20 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         lenient=bool(settings.get("lenient")),
         allow_crimes=bool(settings.get("allow_crimes")),
         allow_nonfinite=bool(settings.get("allow_nonfinite")),
-        sizes={str(output["name"]): int(output["size"]) for output in values["outputs"]},
+        sizes={_plain(output["name"]): int(output["size"]) for output in values["outputs"]},
         extras=tuple(map(str, values["extras"])),
-        inputs={str(model["model"]): model["files"] for model in values["inputs"]},
+        inputs={str(model["model"]): parse_files(model["files"]) for model in values["inputs"]},
         nonfinite={str(name): int(count) for name, count in values["report"].get("nonfinite", {}).items()},
         digests=None if digests is None else {str(name): digest for name, digest in digests.items()},
     )
+
+
+def parse_files(files: Iterable[Mapping[str, Any]]) -> dict[str, InputFile]:
+    """The files of a fingerprint, by their names."""
+    return {str(file["name"]): InputFile.parse(file) for file in files}
+
+
+def _plain(name: str) -> str:
+    if Path(name).name != name:
+        raise ValueError(f"{name!r} is no name of a file in the same folder")
+    return name

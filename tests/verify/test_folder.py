@@ -273,7 +273,9 @@ def test_a_manifest_that_is_no_json_is_damaged(out: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["pymerge", "seed", "settings", "inputs", "outputs", "extras", "report", "digests"])
-@pytest.mark.parametrize("value", [None, 3, "text", [3], {"a": 3}])
+@pytest.mark.parametrize(
+    "value", [None, 3, "text", [3], {"a": 3}, [{"model": "m", "files": [3]}], [{"name": "../x", "size": 3}]]
+)
 def test_a_manifest_with_nonsense_in_it_never_ends_the_program(out: Path, key: str, value: Any) -> None:
     edit(out / MANIFEST, lambda manifest: manifest.update({key: value}))
     assert pymerge.verify(out, sample=1).status in Status
