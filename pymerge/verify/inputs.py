@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+
 from pymerge.config import load_recipe, suggest_name
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError
@@ -49,7 +50,7 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     changed, touched = [], []
     was = {path: name for name, path in paths.items()}
     for model in plan.models:
-        name = was[model.ref.path]
+        name = str(replace(model.ref, path=was[model.ref.path]))
         then, now = manifest.inputs.get(name, {}), parse_files(fingerprint(model)["files"])
         differences = list(_compare(then, now))
         changed += [Finding(f'is not the model "{name}" that was merged: {text}', file) for file, text in differences]
