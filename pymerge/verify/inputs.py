@@ -9,8 +9,8 @@ from pathlib import Path
 from pymerge.config import load_recipe, suggest_name
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError
+from pymerge.output.fingerprint import fingerprint
 from pymerge.output.folder import RECIPE
-from pymerge.output.manifest import fingerprint
 from pymerge.plan import make_plan
 from pymerge.plan.values import MergePlan
 from pymerge.verify.manifest import InputFile, Manifest, parse_files
@@ -51,7 +51,9 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     was = {path: name for name, path in paths.items()}
     for model in plan.models:
         name = str(replace(model.ref, path=was[model.ref.path]))
-        then, now = manifest.inputs.get(name, {}), parse_files(fingerprint(model)["files"])
+        then = manifest.inputs.get(name, {})
+        whole = any(file.whole for file in then.values())
+        now = parse_files(fingerprint(model, whole=whole)["files"])
         differences = list(_compare(then, now))
         changed += [Finding(f'is not the model "{name}" that was merged: {text}', file) for file, text in differences]
         if not differences and then != now:
@@ -116,5 +118,7 @@ def _compare(then: Mapping[str, InputFile], now: Mapping[str, InputFile]) -> Ite
             yield name, f"it has {file.size:,} bytes and had {old.size:,}"
         elif old.header != file.header:
             yield name, "its header is another"
+        elif old.whole != file.whole:
+            yield name, "its SHA-256 is another"
     for name in then.keys() - now.keys():
         yield name, "it is gone"

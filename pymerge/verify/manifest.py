@@ -9,8 +9,7 @@ from typing import Any
 
 from pymerge.checkpoint.index import read_json
 from pymerge.errors import FormatError
-from pymerge.output.folder import MANIFEST
-from pymerge.output.manifest import FORMAT
+from pymerge.output.manifest import FORMAT, MANIFEST
 from pymerge.verify.values import Check, Finding
 
 __all__ = ["InputFile", "Manifest", "parse_files", "read_manifest"]
@@ -24,16 +23,23 @@ _KINDS: dict[str, type] = {
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """What a weight file of an input was when it was merged; `header` is the digest of its header."""
+    """What a weight file of an input was when it was merged.
+
+    Attributes:
+        header: digest of its header.
+        whole: of all its bytes, if --hash-inputs was given.
+    """
 
     size: int
     modified: int
     header: str
+    whole: str | None = None
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> InputFile:
         """One of a fingerprint's files."""
-        return cls(int(values["size"]), int(values["mtime_ns"]), str(values["header_blake2b"]))
+        size, modified = int(values["size"]), int(values["mtime_ns"])
+        return cls(size, modified, str(values["header_blake2b"]), values.get("sha256"))
 
 
 @dataclass(frozen=True, slots=True)

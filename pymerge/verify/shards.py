@@ -11,6 +11,7 @@ from pymerge.checkpoint import StoredTensor
 from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.index import INDEX, read_json
 from pymerge.errors import FormatError, ResourceError
+from pymerge.execute.journal import JOURNAL
 from pymerge.verify.manifest import Manifest
 from pymerge.verify.values import Check, Finding, join_names
 
@@ -53,8 +54,10 @@ def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, Stor
     shards = Shards()
     for name in sorted({*sizes, *present}):
         _read_file(folder / name, sizes.get(name), name in sizes, shards)
+    if (folder / JOURNAL).exists():
+        shards.wrong.append(Finding("the merge in this folder is not finished; run it again to go on with it", JOURNAL))
     shards.wrong += [
-        Finding("is what an interrupted merge left behind; remove it", path.name) for path in folder.glob(".*.partial")
+        Finding("is a weight file that is not finished", path.name) for path in folder.glob(".*.safetensors.partial")
     ]
     shards.wrong += [
         Finding("is missing, though the manifest lists it", name)

@@ -31,6 +31,7 @@ from verify.outputs import (
 
 import pymerge
 from pymerge.errors import RecipeError
+from pymerge.execute.journal import JOURNAL
 from pymerge.verify.values import Status
 
 NAME = "model.layers.1.mlp.up_proj.weight"
@@ -158,6 +159,11 @@ def test_a_weight_file_that_belongs_to_nothing_is_found(out: Path, name: str) ->
     found = check(out)
     assert failed(found) == {"files"}
     assert name in messages(found, "files")
+
+
+def test_a_merge_that_is_not_finished_is_told(out: Path) -> None:
+    (out / JOURNAL).write_text("")
+    assert "is not finished; run it again" in messages(check(out), "files")
 
 
 def test_a_tensor_in_two_files_is_found(out: Path) -> None:

@@ -193,6 +193,16 @@ def test_inputs_that_were_only_touched_are_used_and_named(tmp_path: Path) -> Non
     assert f"copied since: {models[0]}" in find(found, "inputs").summary
 
 
+def test_inputs_whose_digests_were_kept_are_refused_for_one_byte(tmp_path: Path) -> None:
+    models = make_models(tmp_path)
+    out = make_output(tmp_path, models=models, hash_inputs=True)
+    assert pymerge.verify(out).status is Status.PASSED
+    overwrite(stored(models[0], NAME), 0, bf16(9))
+    found = pymerge.verify(out)
+    assert found.status is Status.INCOMPLETE
+    assert "its SHA-256 is another" in messages(found, "inputs")
+
+
 def test_without_its_recipe_nothing_is_made_again(tmp_path: Path) -> None:
     out = make_output(tmp_path)
     (out / "mergekit_config.yml").unlink()
