@@ -79,5 +79,6 @@ def _make_again(
     plan, check = find_inputs(folder, manifest, models)
     if plan is None:
         return (check, Check.skip("recomputed", "the inputs are not those of the merge, or not there")), ()
-    recomputed, made = recompute(plan, tensors, sample=sample, seed=seed, memory=memory)
+    undigested = [name for name, digest in (manifest.digests or {}).items() if digest is None]
+    recomputed, made = recompute(plan, tensors, sample=sample, seed=seed, memory=memory, undigested=undigested)
     return (check, recomputed), made

@@ -7,7 +7,7 @@ or stored in another type, is compared piece by piece, whatever its size.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +39,13 @@ def memory_needed(task: TensorTask) -> int:
 
 
 def recompute(
-    plan: MergePlan, tensors: Mapping[str, StoredTensor], *, sample: int | None, seed: int, memory: int
+    plan: MergePlan,
+    tensors: Mapping[str, StoredTensor],
+    *,
+    sample: int | None,
+    seed: int,
+    memory: int,
+    undigested: Collection[str] = (),
 ) -> tuple[Check, tuple[Recomputed, ...]]:
     """Make tensors again and compare.
 
@@ -48,13 +54,16 @@ def recompute(
         sample: how many, drawn at random; None for all.
         seed: of the draw.
         memory: bytes that this may take; tensors that need more are left out, and are named.
+        undigested: tensors that nothing else vouches for: those of them that are copies are made again in any case.
     """
     wrong = list(_match(plan.tasks, tensors))
     known = [n for n, task in enumerate(plan.tasks) if _fits(task, tensors.get(task.name))]
     obstacles = {n: why for n in known if (why := _find_obstacle(plan, n, memory))}
     able = [n for n in known if n not in obstacles]
     wanted = len(known) if sample is None else min(sample, len(known))
-    chosen = sorted(random.Random(seed).sample(able, min(wanted, len(able))))
+    drawn = random.Random(seed).sample(able, min(wanted, len(able)))
+    copies = [n for n in able if plan.tasks[n].inputs is None and plan.tasks[n].name in undigested]
+    chosen = sorted({*drawn, *copies})
     found = tuple(_make_again(plan, chosen, tensors))
     wrong += [
         Finding(f"{each.differing:,} of {each.count:,} elements are not the reference's, the first at {each.first}",
@@ -66,7 +75,7 @@ def recompute(
     summary = f"{len(found):,} of {len(plan.tasks):,} tensors"
     if unchecked:
         summary += f"; {len(unchecked):,} are too large for {memory:,} bytes of memory"
-    return Check("recomputed", summary, tuple(wrong), tuple(unchecked) if len(chosen) < wanted else ()), found
+    return Check("recomputed", summary, tuple(wrong), tuple(unchecked) if len(drawn) < wanted else ()), found
 
 
 def _match(tasks: Sequence[TensorTask], tensors: Mapping[str, StoredTensor]) -> Iterator[Finding]:

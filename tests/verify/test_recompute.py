@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 import toys
 from execute.merges import METHODS, make_recipe, random_tensors, write_models
-from verify.outputs import bf16, failed, find, fix_digest, make_models, make_output, messages, overwrite, stored
+from verify.outputs import (
+    MANIFEST,
+    bf16,
+    edit,
+    failed,
+    find,
+    fix_digest,
+    make_models,
+    make_output,
+    messages,
+    overwrite,
+    stored,
+)
 
 import pymerge
 from pymerge.errors import RecipeError
@@ -75,6 +87,17 @@ def test_stacked_layers_are_made_again(tmp_path: Path) -> None:
     found = pymerge.verify(tmp_path / "out", sample=None)
     assert found.status is Status.PASSED
     assert "model.layers.3.mlp.up_proj.weight" in by_name(found)
+
+
+def test_copies_without_a_digest_are_all_compared_with_their_source(tmp_path: Path) -> None:
+    models = make_models(tmp_path)
+    pymerge.merge({"merge_method": "passthrough", "models": [{"model": str(models[0])}]}, tmp_path / "out")
+    edit(tmp_path / "out" / MANIFEST, lambda values: values["digests"].update(dict.fromkeys(values["digests"])))
+    found = pymerge.verify(tmp_path / "out", sample=1)
+    assert found.status is Status.PASSED
+    assert len(found.recomputed) == len(open_model(str(models[0])).tensors)
+    overwrite(stored(tmp_path / "out", NAME), 4, bf16(2))
+    assert failed(pymerge.verify(tmp_path / "out", sample=1)) == {"recomputed"}
 
 
 def test_what_is_not_the_references_is_counted_and_its_first_element_named(tmp_path: Path) -> None:
@@ -168,8 +191,8 @@ def test_inputs_that_moved_are_named_and_found_where_they_are_said_to_be(tmp_pat
 def test_a_name_that_the_recipe_does_not_have_is_an_error(tmp_path: Path) -> None:
     models = make_models(tmp_path)
     out = make_output(tmp_path, models=models)
-    with pytest.raises(RecipeError, match='has no model "modle"'):
-        pymerge.verify(out, models={"modle": "x"})
+    with pytest.raises(RecipeError, match='has no model "nowhere"'):
+        pymerge.verify(out, models={"nowhere": "x"})
     with pytest.raises(RecipeError, match="cannot be at one place"):
         pymerge.verify(out, models={str(models[0]): str(models[1])})
 
