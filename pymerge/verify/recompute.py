@@ -20,6 +20,7 @@ from pymerge.execute.groups import find_group_cuts
 from pymerge.execute.memory import find_combine
 from pymerge.kernels.common.convert import Array, decode, encode
 from pymerge.ops import Combine, Copy, Cut, Measure
+from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.verify.reading import read_pieces, read_whole, storage
 from pymerge.verify.ulp import last_place
@@ -33,9 +34,14 @@ _FLOAT64 = BY_NAME["float64"]
 _PER_ELEMENT, _PER_SOURCE = 120, 40
 
 
-def memory_needed(task: TensorTask) -> int:
+def memory_needed(plan: MergePlan, task: TensorTask) -> int:
     """Bytes that it takes to make a tensor again; 0 for what is copied piece by piece."""
-    return 0 if task.inputs is None else task.count * (_PER_ELEMENT + _PER_SOURCE * len(task.sources))
+    return 0 if _find_source(plan, task) else task.count * (_PER_ELEMENT + _PER_SOURCE * len(task.sources))
+
+
+def _find_source(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
+    """What a tensor is copied from, or converted from, whatever the data is; None if it is merged."""
+    return task.sources[0] if task.inputs is None else find_twin(plan, task)
 
 
 def recompute(
@@ -58,11 +64,11 @@ def recompute(
     """
     wrong = list(_match(plan.tasks, tensors))
     known = [n for n, task in enumerate(plan.tasks) if _fits(task, tensors.get(task.name))]
-    obstacles = {n: why for n in known if (why := _find_obstacle(plan, n, memory))}
+    obstacles = _find_obstacles(plan, memory)
     able = [n for n in known if n not in obstacles]
     wanted = len(known) if sample is None else min(sample, len(known))
     drawn = random.Random(seed).sample(able, min(wanted, len(able)))
-    copies = [n for n in able if plan.tasks[n].inputs is None and plan.tasks[n].name in undigested]
+    copies = [n for n in able if plan.tasks[n].name in undigested and _find_source(plan, plan.tasks[n])]
     chosen = sorted({*drawn, *copies})
     found = tuple(_make_again(plan, chosen, tensors))
     wrong += [
@@ -96,19 +102,22 @@ def _fits(task: TensorTask, stored: StoredTensor | None) -> bool:
     return stored is not None and (stored.dtype, stored.shape) == (task.dtype, task.shape)
 
 
-def _find_obstacle(plan: MergePlan, number: int, memory: int) -> str | None:
-    """Why a tensor cannot be made again: it, or one that it is trimmed together with, is too large."""
-    select = plan.group_selects.get(number)
-    group = [n for n, other in plan.group_selects.items() if select and other.group == select.group] or [number]
-    largest = max(group, key=lambda n: memory_needed(plan.tasks[n]))
-    need = memory_needed(plan.tasks[largest])
-    if need <= memory:
-        return None
-    if largest == number:
-        return f"takes {need:,} bytes of memory to make again; --memory allows {memory:,}"
-    return (
-        f"is trimmed together with {plan.tasks[largest].name}, which takes {need:,} bytes; --memory allows {memory:,}"
-    )
+def _find_obstacles(plan: MergePlan, memory: int) -> dict[int, str]:
+    """Why tensors cannot be made again, by number: they, or one that they are trimmed together with, are too large."""
+    needs = [memory_needed(plan, task) for task in plan.tasks]
+    largest: dict[str, int] = {}
+    for number, select in plan.group_selects.items():
+        largest[select.group] = max(number, largest.get(select.group, number), key=lambda n: needs[n])
+    obstacles = {}
+    for number, need in enumerate(needs):
+        select = plan.group_selects.get(number)
+        other = largest[select.group] if select else number
+        if need > memory:
+            obstacles[number] = f"takes {need:,} bytes of memory to make again; --memory allows {memory:,}"
+        elif needs[other] > memory:
+            name = plan.tasks[other].name
+            obstacles[number] = f"is trimmed together with {name}, which takes {needs[other]:,} bytes of memory"
+    return obstacles
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +173,9 @@ def _make_again(plan: MergePlan, chosen: Sequence[int], tensors: Mapping[str, St
         task = plan.tasks[number]
         stored = tensors[task.name]
         facts = (task.name, task.dtype.name, task.count)
-        if task.inputs is None:
-            yield Recomputed(*facts, *_compare_copy(task, stored))
+        source = _find_source(plan, task)
+        if source is not None:
+            yield Recomputed(*facts, *_compare_copy(task, source, stored))
             continue
         held = read_whole(stored)
         out = np.empty_like(held)
@@ -175,13 +185,13 @@ def _make_again(plan: MergePlan, chosen: Sequence[int], tensors: Mapping[str, St
         yield Recomputed(*facts, differing, first, _judge(wide, number, held, combine, decided))
 
 
-def _compare_copy(task: TensorTask, stored: StoredTensor) -> tuple[int, int | None]:
+def _compare_copy(task: TensorTask, source: StoredTensor, stored: StoredTensor) -> tuple[int, int | None]:
     differing, first, at = 0, None, 0
-    for held, source in zip(read_pieces(stored), read_pieces(task.sources[0]), strict=True):
-        out = source
-        if stored.dtype != task.sources[0].dtype:
-            out = np.empty(source.size, storage(stored))
-            ReferenceOps().combine(Copy(0), [source], task.compute, out)
+    for held, given in zip(read_pieces(stored), read_pieces(source), strict=True):
+        out = given
+        if stored.dtype != source.dtype:
+            out = np.empty(given.size, storage(stored))
+            ReferenceOps().combine(Copy(0), [given], task.compute, out)
         count, place = _count_differing(held, out)
         if place is not None and first is None:
             first = at + place

