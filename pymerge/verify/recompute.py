@@ -110,8 +110,8 @@ def _find_obstacles(plan: MergePlan, memory: int) -> dict[int, str]:
         largest[select.group] = max(number, largest.get(select.group, number), key=lambda n: needs[n])
     obstacles = {}
     for number, need in enumerate(needs):
-        select = plan.group_selects.get(number)
-        other = largest[select.group] if select else number
+        group = plan.group_selects[number].group if number in plan.group_selects else ""
+        other = largest.get(group, number)
         if need > memory:
             obstacles[number] = f"takes {need:,} bytes of memory to make again; --memory allows {memory:,}"
         elif needs[other] > memory:
