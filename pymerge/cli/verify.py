@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,6 +71,7 @@ def verify(
         memory=memory,
         models=dict(map(_split, model or ())),
         threads=threads,
+        on_step=note if answer is Format.HUMAN and sys.stderr.isatty() else lambda step: None,
     )
     if answer is Format.JSON:
         print_json(found.to_json())

@@ -15,7 +15,7 @@ from pymerge.verify.inputs import find_inputs
 from pymerge.verify.manifest import Manifest, read_manifest
 from pymerge.verify.recompute import recompute
 from pymerge.verify.shards import read_shards
-from pymerge.verify.values import Check, Recomputed, Verification
+from pymerge.verify.values import Check, OnStep, Recomputed, Verification
 
 __all__ = ["SAMPLE", "verify"]
 
@@ -31,6 +31,7 @@ def verify(
     memory: int | None = None,
     models: Mapping[str, str] | None = None,
     threads: int | None = None,
+    on_step: OnStep = lambda step: None,
 ) -> Verification:
     """Check what a merge wrote: files, index, config.json, digests, values; and make some tensors again.
 
@@ -40,6 +41,7 @@ def verify(
         memory: bytes that making tensors again may take; None takes a quarter of the machine's.
         models: where the inputs are now, by the names that the recipe has for them.
         threads: None takes the processors of this process.
+        on_step: called with what comes next, for those who wait.
 
     Returns:
         Every check with what was found; nothing that is wrong with the folder raises.
@@ -58,8 +60,11 @@ def verify(
     manifest, known = read_manifest(path)
     tensors, structure = read_shards(path, manifest)
     checks = [known, *structure, check_config(path, tensors)]
+    on_step(f"reading {len(tensors):,} tensors")
     checks += check_contents(tensors, manifest, threads or usable_processors())
-    again, made = _make_again(path, manifest, tensors, models or {}, sample, seed, memory or usable_memory() // 4)
+    again, made = _make_again(
+        path, manifest, tensors, models or {}, sample, seed, memory or usable_memory() // 4, on_step
+    )
     return Verification(path, (*checks, *again), made)
 
 
@@ -71,6 +76,7 @@ def _make_again(
     sample: int | None,
     seed: int,
     memory: int,
+    on_step: OnStep,
 ) -> tuple[tuple[Check, ...], tuple[Recomputed, ...]]:
     if sample == 0:
         return (), ()
@@ -80,5 +86,7 @@ def _make_again(
     if plan is None:
         return (check, Check.skip("recomputed", "the inputs are not those of the merge, or not there")), ()
     undigested = [name for name, digest in (manifest.digests or {}).items() if digest is None]
-    recomputed, made = recompute(plan, tensors, sample=sample, seed=seed, memory=memory, undigested=undigested)
+    recomputed, made = recompute(
+        plan, tensors, sample=sample, seed=seed, memory=memory, undigested=undigested, on_step=on_step
+    )
     return (check, recomputed), made

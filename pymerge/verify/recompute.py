@@ -24,7 +24,7 @@ from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.verify.reading import read_pieces, read_whole, storage
 from pymerge.verify.ulp import last_place
-from pymerge.verify.values import Accuracy, Check, Finding, Recomputed
+from pymerge.verify.values import Accuracy, Check, Finding, OnStep, Recomputed, join_names
 
 __all__ = ["memory_needed", "recompute"]
 
@@ -52,6 +52,7 @@ def recompute(
     seed: int,
     memory: int,
     undigested: Collection[str] = (),
+    on_step: OnStep = lambda step: None,
 ) -> tuple[Check, tuple[Recomputed, ...]]:
     """Make tensors again and compare.
 
@@ -61,6 +62,7 @@ def recompute(
         seed: of the draw.
         memory: bytes that this may take; tensors that need more are left out, and are named.
         undigested: tensors that nothing else vouches for: those of them that are copies are made again in any case.
+        on_step: called with what comes next, before each tensor.
     """
     wrong = list(_match(plan.tasks, tensors))
     known = [n for n, task in enumerate(plan.tasks) if _fits(task, tensors.get(task.name))]
@@ -70,7 +72,7 @@ def recompute(
     drawn = random.Random(seed).sample(able, min(wanted, len(able)))
     copies = [n for n in able if plan.tasks[n].name in undigested and _find_source(plan, plan.tasks[n])]
     chosen = sorted({*drawn, *copies})
-    found = tuple(_make_again(plan, chosen, tensors))
+    found = tuple(_make_again(plan, chosen, tensors, on_step))
     wrong += [
         Finding(f"{each.differing:,} of {each.count:,} elements are not the reference's, the first at {each.first}",
                 tensor=each.name)
@@ -80,7 +82,8 @@ def recompute(
     unchecked = [Finding(why, tensor=plan.tasks[n].name) for n, why in obstacles.items()]
     summary = f"{len(found):,} of {len(plan.tasks):,} tensors"
     if unchecked:
-        summary += f"; {len(unchecked):,} are too large for {memory:,} bytes of memory"
+        names = join_names([plan.tasks[n].name for n in obstacles])
+        summary += f"; {len(unchecked):,} are too large for {memory:,} bytes of memory: {names}"
     return Check("recomputed", summary, tuple(wrong), tuple(unchecked) if len(drawn) < wanted else ()), found
 
 
@@ -167,10 +170,15 @@ def _read(task: TensorTask, wide: bool) -> list[Array]:
     return [decode(read_whole(source), "float64") if wide else read_whole(source) for source in task.sources]
 
 
-def _make_again(plan: MergePlan, chosen: Sequence[int], tensors: Mapping[str, StoredTensor]) -> Iterator[Recomputed]:
+def _make_again(
+    plan: MergePlan, chosen: Sequence[int], tensors: Mapping[str, StoredTensor], on_step: OnStep
+) -> Iterator[Recomputed]:
+    if any(n in plan.group_selects for n in chosen):
+        on_step("finding what tensors are trimmed by together")
     narrow, wide = (_Oracle.prepare(plan, chosen, wide=wide) for wide in (False, True))
     for number in chosen:
         task = plan.tasks[number]
+        on_step(f"making {task.name} again")
         stored = tensors[task.name]
         facts = (task.name, task.dtype.name, task.count)
         source = _find_source(plan, task)

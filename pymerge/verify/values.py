@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-__all__ = ["Accuracy", "Check", "Finding", "Recomputed", "Status", "Verification", "join_names"]
+__all__ = ["Accuracy", "Check", "Finding", "OnStep", "Recomputed", "Status", "Verification", "join_names"]
+
+
+#: Told what is done next.
+OnStep: TypeAlias = Callable[[str], None]
 
 
 class Status(str, Enum):

@@ -140,6 +140,12 @@ def test_a_sample_has_as_many_tensors_as_are_asked_for_and_depends_on_its_seed_a
     assert not pymerge.verify(out, sample=0).recomputed
 
 
+def test_what_comes_next_is_told(tmp_path: Path) -> None:
+    steps: list[str] = []
+    found = pymerge.verify(make_output(tmp_path), sample=2, on_step=steps.append)
+    assert steps == ["reading 21 tensors", *(f"making {name} again" for name in by_name(found))]
+
+
 def test_a_sample_prefers_what_fits_into_memory_and_all_says_what_does_not(tmp_path: Path) -> None:
     out = make_output(tmp_path)
     small = pymerge.verify(out, sample=2, memory=10_000)
