@@ -227,7 +227,8 @@ def _judge(wide: _Oracle, number: int, held: Array, combine: Combine, decided: A
     largest = np.abs(ideal)
     for source in _read(task, True):
         largest = np.fmax(largest, np.abs(source))
-    finite = np.isfinite(values) & np.isfinite(largest)
+    # Where a source is not, the largest is not, or only fmax left a NaN out.
+    finite = np.isfinite(values) & np.isfinite(largest) & np.isfinite(ideal)
     with np.errstate(invalid="ignore"):
         units = np.abs(values - ideal)[finite] / last_place(largest[finite], dtype)
     if not units.size:

@@ -48,7 +48,7 @@ def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, Stor
         The tensors that there are, and the checks "files" and "index".
     """
     weight_map, index_check = _read_index(folder)
-    named = {file for file in (weight_map or {}).values() if isinstance(file, str)}
+    named = {file for file in (weight_map or {}).values() if _is_plain(file)}
     sizes = manifest.sizes if manifest else dict.fromkeys(named or {_SINGLE})
     present = sorted(path.name for path in folder.glob("*.safetensors"))
     shards = Shards()
@@ -90,6 +90,10 @@ def _read_index(folder: Path) -> tuple[dict[str, Any] | None, Check | None]:
     return weight_map, None
 
 
+def _is_plain(file: object) -> bool:
+    return isinstance(file, str) and file not in ("", "..") and "\0" not in file and Path(file).name == file
+
+
 def _read_file(path: Path, size: int | None, expected: bool, shards: Shards) -> None:
     if not expected:
         shards.wrong.append(Finding("is a weight file that belongs to nothing here", path.name))
@@ -99,7 +103,7 @@ def _read_file(path: Path, size: int | None, expected: bool, shards: Shards) -> 
         if size is not None and found != size:
             shards.wrong.append(Finding(f"has {found:,} bytes, the manifest says {size:,}", path.name))
         shards.files[path.name] = read_tensors(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that no file can have
         shards.wrong.append(Finding("is missing", path.name))
     except (FormatError, ResourceError) as error:
         shards.wrong.append(Finding(str(error)))
@@ -118,8 +122,8 @@ def _check_index(
     folder: Path, weight_map: Mapping[str, Any], files: Mapping[str, Mapping[str, StoredTensor]], size: int
 ) -> Iterator[Finding]:
     for name, file in weight_map.items():
-        if not isinstance(file, str):
-            yield Finding(f"the index names {file!r} as its file", INDEX, name)
+        if not _is_plain(file):
+            yield Finding(f"the index says it is in {file!r}, which is no file of this folder", INDEX, name)
         elif file in files and name not in files[file]:
             yield Finding(f"is not in {file}, where the index says", INDEX, name)
         elif file not in files and not (folder / file).is_file():

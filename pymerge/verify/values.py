@@ -8,7 +8,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
-__all__ = ["Accuracy", "Check", "Finding", "OnStep", "Recomputed", "Status", "Verification", "join_names"]
+__all__ = [
+    "Accuracy",
+    "Check",
+    "Finding",
+    "OnStep",
+    "Recomputed",
+    "Status",
+    "Verification",
+    "join_names",
+    "make_printable",
+]
 
 
 #: Told what is done next.
@@ -32,6 +42,12 @@ class Finding:
     file: str | None = None
     tensor: str | None = None
 
+    def __post_init__(self) -> None:
+        # Names in damaged files may be anything: no characters that steer a terminal, or cannot be written.
+        for name in ("message", "file", "tensor"):
+            text = getattr(self, name)
+            object.__setattr__(self, name, text and make_printable(text))
+
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.tensor, self.message) if part)
 
@@ -51,6 +67,9 @@ class Check:
     wrong: tuple[Finding, ...] = ()
     unchecked: tuple[Finding, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "summary", make_printable(self.summary))
+
     @property
     def status(self) -> Status:
         """Failed if anything is wrong, else incomplete if anything could not be looked at."""
@@ -64,7 +83,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How far stored values are from an evaluation of the method in float64.
+    """How far stored values are from an evaluation of the method in float64, where both are finite.
 
     Units are those in the last place that the stored type has at the largest of an element's inputs and
     result, as in docs/numerics.md.
@@ -123,6 +142,11 @@ class Verification:
             "checks": [{**asdict(check), "status": check.status.value} for check in self.checks],
             "recomputed": [asdict(tensor) for tensor in self.recomputed],
         }
+
+
+def make_printable(text: str) -> str:
+    """The text with escapes for what is not printable."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:

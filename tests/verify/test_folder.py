@@ -105,12 +105,26 @@ def test_a_tensor_that_the_index_puts_elsewhere_is_found(out: Path) -> None:
     assert f"{NAME}: is not in model-00001" in messages(check(out), "index")
 
 
-@pytest.mark.parametrize("file", [7, None, "../model.safetensors", "gone.safetensors"])
+@pytest.mark.parametrize("file", [7, None, "", "..", "../model.safetensors", "a\0b"])
 def test_an_index_that_names_no_file_of_the_folder_is_found(out: Path, file: Any) -> None:
+    shutil.copy(shards(out)[0], out.parent / "model.safetensors")
     edit(out / INDEX, lambda index: index["weight_map"].update({NAME: file}))
     found = check(out)
     assert failed(found) == {"index"}
+    (out / MANIFEST).unlink()
+    assert failed(check(out)) == {"index"}
     assert NAME in messages(found, "index")
+
+
+def test_names_that_no_file_can_have_and_no_terminal_should_see_are_told_in_escapes(out: Path) -> None:
+    name = "a\ud800\x1b[31m\n"
+    edit(out / INDEX, lambda index: index["weight_map"].update({name: name}))
+    edit(out / MANIFEST, lambda manifest: manifest["digests"].update({name: "0"}))
+    edit(out / MANIFEST, lambda manifest: manifest["outputs"].append({"name": name, "size": 1}))
+    found = check(out)
+    assert {"files", "index", "digests"} <= failed(found)
+    assert json.dumps(found.to_json(), ensure_ascii=False).encode()
+    assert "a\\ud800\\x1b[31m\\n: is not in the folder" in messages(found, "digests")
 
 
 def test_a_wrong_total_size_is_found(out: Path) -> None:
