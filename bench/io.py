@@ -130,7 +130,7 @@ COLUMNS = (
 )
 
 
-def bench_io(folder: Path, size: int = SIZE, rounds: int = 3, history: Path | None = None) -> Iterator[Record]:
+def bench_io(folder: Path, size: int = SIZE, rounds: int = 5, history: Path | None = None) -> Iterator[Record]:
     """Time all means; a record for each of them, with a reason instead of times where the disk has none of it.
 
     Args:

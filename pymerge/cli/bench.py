@@ -88,7 +88,7 @@ def io(
     size: Annotated[
         int, typer.Option("--size", parser=parse_memory, metavar="SIZE", help="Bytes of the file.")
     ] = "512MiB",  # type: ignore[assignment]  # Typer parses it
-    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each means.")] = 3,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each means.")] = 5,
     history: history = None,
     answer: options.answer = Format.HUMAN,
 ) -> None:
@@ -99,6 +99,56 @@ def io(
         _answer(bench_io(folder, size, rounds, history), show, answer)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@bench.command()
+def merge(
+    recipe: options.recipe,
+    merge_options: Annotated[
+        list[str] | None, typer.Argument(help="Options of merge, after --.", metavar="[-- OPTIONS]")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Whose disk outputs go to; they are removed.")
+    ] = Path(),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed merges; one more comes first.")] = 5,
+    cold: Annotated[bool, typer.Option("--cold", help="Drop the inputs from the page cache before each.")] = False,
+    history: history = None,
+    answer: options.answer = Format.HUMAN,
+) -> None:
+    """Merge RECIPE several times and say where the time goes."""
+    from pymerge.bench.process import CommandFailedError
+    from pymerge.bench.recipe import bench_recipe, show
+
+    try:
+        record = bench_recipe(Path(recipe), out, merge_options or (), rounds, cold, history)
+    except (ValueError, CommandFailedError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if answer is Format.HUMAN:
+        show(record, print)
+    elif answer is Format.JSON:
+        print_json(record)
+
+
+@bench.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="A history, as --history makes it.", metavar="FILE")],
+    before: Annotated[
+        str, typer.Option("--before", metavar="RUN", help="A run: 1 the oldest, -1 the latest, or its time.")
+    ] = "-2",
+    after: Annotated[str, typer.Option("--after", metavar="RUN", help="The run to compare with it.")] = "-1",
+    answer: options.answer = Format.HUMAN,
+) -> None:
+    """Compare two runs of a history, and say what is faster or slower beyond their noise."""
+    from pymerge.bench.compare import compare_runs, show
+
+    try:
+        found = compare_runs(file, before, after)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if answer is Format.HUMAN:
+        show(found, print)
+    elif answer is Format.JSON:
+        print_json(found)
 
 
 def _answer(
