@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pymerge import _core
 from pymerge.checkpoint import StoredTensor
 from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.index import INDEX, read_json
@@ -18,6 +19,8 @@ from pymerge.verify.values import Check, Finding, join_names
 __all__ = ["Shards", "read_shards"]
 
 _SINGLE = "model.safetensors"
+#: Loaders want it.
+_METADATA = {"format": "pt"}
 
 
 @dataclass(slots=True)
@@ -103,6 +106,8 @@ def _read_file(path: Path, size: int | None, expected: bool, shards: Shards) -> 
         if size is not None and found != size:
             shards.wrong.append(Finding(f"has {found:,} bytes, the manifest says {size:,}", path.name))
         shards.files[path.name] = read_tensors(path)
+        if size is not None and (metadata := _core.read_header(str(path))[1]) != _METADATA:
+            shards.wrong.append(Finding(f"its header has the metadata {metadata}, not {_METADATA}", path.name))
     except (OSError, ValueError):  # the latter of a name that no file can have
         shards.wrong.append(Finding("is missing", path.name))
     except (FormatError, ResourceError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import toys
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from verify.outputs import (
     BF16,
     INDEX,
@@ -165,6 +168,38 @@ def test_a_file_that_is_gone_is_found(out: Path) -> None:
     found = check(out)
     assert f"{file.name}: is missing" in messages(found, "files")
     assert "which is missing" in messages(found, "index")
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_no_flipped_bit_of_a_weight_file_passes(merged: Path, tmp_path: Path, data: st.DataObject) -> None:
+    file = shards(merged)[0]
+    content = bytearray(file.read_bytes())
+    header = 8 + int.from_bytes(content[:8], "little")
+    # The header as often as the data, which is much longer.
+    place = data.draw(st.one_of(st.integers(0, header - 1), st.integers(header, len(content) - 1)))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    out = tmp_path / "flipped"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(merged, out, copy_function=os.link)
+    (out / file.name).unlink()
+    (out / file.name).write_bytes(content)
+    assert pymerge.verify(out, sample=1).status is Status.FAILED
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_no_flipped_bit_of_another_file_ends_the_program(merged: Path, tmp_path: Path, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from([INDEX, MANIFEST, "config.json", "mergekit_config.yml"]))
+    content = bytearray((merged / name).read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    out = tmp_path / "flipped"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(merged, out, copy_function=os.link)
+    (out / name).unlink()
+    (out / name).write_bytes(content)
+    assert pymerge.verify(out, sample=1).status in Status
 
 
 @pytest.mark.parametrize("name", ["model-00009-of-00009.safetensors", ".model-00001-of-00002.safetensors.partial"])
