@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import toys
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -141,6 +141,7 @@ def test_the_worst_tensors_come_first(tmp_path: Path) -> None:
     assert compared.to_json()["differing"] == ["d", "b", "c"]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(width=16), st.floats(width=16)), max_size=40), st.sampled_from([np.float16, BF16]))
 def test_which_is_first_changes_nothing_but_names(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[float, float]], kind: Any

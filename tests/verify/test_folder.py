@@ -171,7 +171,7 @@ def test_a_file_that_is_gone_is_found(out: Path) -> None:
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 def test_no_flipped_bit_of_a_weight_file_passes(merged: Path, tmp_path: Path, data: st.DataObject) -> None:
     file = shards(merged)[0]
     content = bytearray(file.read_bytes())
@@ -188,7 +188,7 @@ def test_no_flipped_bit_of_a_weight_file_passes(merged: Path, tmp_path: Path, da
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 def test_no_flipped_bit_of_another_file_ends_the_program(merged: Path, tmp_path: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([INDEX, MANIFEST, "config.json", "mergekit_config.yml"]))
     content = bytearray((merged / name).read_bytes())
