@@ -10,7 +10,7 @@ from typing import Any
 from pymerge.checkpoint.values import Checkpoint
 from pymerge.errors import FormatError
 
-__all__ = ["digest_header", "fingerprint"]
+__all__ = ["digest_bytes", "digest_header", "fingerprint"]
 
 _CHUNK = 4 << 20
 #: Files that are read at once.
@@ -47,9 +47,14 @@ def digest_header(path: Path) -> str:
             length = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or length > path.stat().st_size - 8:
                 raise FormatError(f"{path}: ends inside its header; it changed since the merge was planned")
-            return hashlib.blake2b(prefix + file.read(length), digest_size=16).hexdigest()
+            return digest_bytes(prefix + file.read(length))
     except OSError as error:
         raise FormatError(f"{path}: cannot be read any more: {error.strerror or error}") from error
+
+
+def digest_bytes(header: bytes) -> str:
+    """BLAKE2b-128 of a header with its length before it."""
+    return hashlib.blake2b(header, digest_size=16).hexdigest()
 
 
 def _digest_file(path: Path) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pymerge
+from pymerge.output.fingerprint import digest_bytes
 from pymerge.output.machine import describe_machine
 from pymerge.output.report import MergeReport, describe_execution
 from pymerge.schedule.values import Schedule
@@ -38,7 +39,10 @@ def make_manifest(
         "machine": describe_machine(),
         "inputs": identity["inputs"],
         "donor": str(plan.models[plan.donor].ref),
-        "outputs": [{"name": shard.name, "size": shard.size} for shard in schedule.shards],
+        "outputs": [
+            {"name": shard.name, "size": shard.size, "header_blake2b": digest_bytes(shard.header)}
+            for shard in schedule.shards
+        ],
         "digests": {task.name: digests.get(task.name) for task in plan.tasks},
         "extras": list(report.extras),
         "warnings": list(report.warnings),

@@ -48,6 +48,7 @@ class Manifest:
 
     Attributes:
         sizes: bytes of each weight file, by name.
+        headers: digests of their headers.
         digests: of each tensor, None where its bytes were shared with an input and never read; None as a whole
             in folders of versions that wrote none.
         inputs: the files of each model by their names, by the name of the model in the recipe.
@@ -61,6 +62,7 @@ class Manifest:
     allow_crimes: bool
     allow_nonfinite: bool
     sizes: Mapping[str, int]
+    headers: Mapping[str, str]
     extras: tuple[str, ...]
     inputs: Mapping[str, Mapping[str, InputFile]]
     nonfinite: Mapping[str, int] = field(default_factory=dict)
@@ -99,6 +101,7 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         allow_crimes=bool(settings.get("allow_crimes")),
         allow_nonfinite=bool(settings.get("allow_nonfinite")),
         sizes={_plain(output["name"]): int(output["size"]) for output in values["outputs"]},
+        headers={output["name"]: str(output["header_blake2b"]) for output in values["outputs"]},
         extras=tuple(map(str, values["extras"])),
         inputs={str(model["model"]): parse_files(model["files"]) for model in values["inputs"]},
         nonfinite={str(name): int(count) for name, count in values["report"].get("nonfinite", {}).items()},

@@ -7,20 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pymerge import _core
 from pymerge.checkpoint import StoredTensor
 from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.index import INDEX, read_json
 from pymerge.errors import FormatError, ResourceError
 from pymerge.execute.journal import JOURNAL
+from pymerge.output.fingerprint import digest_header
 from pymerge.verify.manifest import Manifest
 from pymerge.verify.values import Check, Finding, join_names
 
 __all__ = ["Shards", "read_shards"]
 
 _SINGLE = "model.safetensors"
-#: Loaders want it.
-_METADATA = {"format": "pt"}
 
 
 @dataclass(slots=True)
@@ -52,11 +50,14 @@ def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, Stor
     """
     weight_map, index_check = _read_index(folder)
     named = {file for file in (weight_map or {}).values() if _is_plain(file)}
-    sizes = manifest.sizes if manifest else dict.fromkeys(named or {_SINGLE})
+    expected = manifest.sizes if manifest else named or {_SINGLE}
     present = sorted(path.name for path in folder.glob("*.safetensors"))
     shards = Shards()
-    for name in sorted({*sizes, *present}):
-        _read_file(folder / name, sizes.get(name), name in sizes, shards)
+    for name in sorted({*expected, *present}):
+        if name in expected:
+            _read_file(folder / name, manifest, shards)
+        else:
+            shards.wrong.append(Finding("is a weight file that belongs to nothing here", name))
     if (folder / JOURNAL).exists():
         shards.wrong.append(Finding("the merge in this folder is not finished; run it again to go on with it", JOURNAL))
     shards.wrong += [
@@ -76,7 +77,7 @@ def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, Stor
         index_check = Check("index", summary, tuple(_check_index(folder, weight_map, shards.files, size)))
     elif index_check is None:
         wrong = (Finding(f"there are {len(shards.files)} weight files and no index", INDEX),)
-        index_check = Check("index", "none, as there is one file", wrong if len(sizes) > 1 else ())
+        index_check = Check("index", "none, as there is one file", wrong if len(expected) > 1 else ())
     return tensors, (files, index_check)
 
 
@@ -97,17 +98,14 @@ def _is_plain(file: object) -> bool:
     return isinstance(file, str) and file not in ("", "..") and "\0" not in file and Path(file).name == file
 
 
-def _read_file(path: Path, size: int | None, expected: bool, shards: Shards) -> None:
-    if not expected:
-        shards.wrong.append(Finding("is a weight file that belongs to nothing here", path.name))
-        return
+def _read_file(path: Path, manifest: Manifest | None, shards: Shards) -> None:
     try:
         found = path.stat().st_size
-        if size is not None and found != size:
+        if manifest and found != (size := manifest.sizes[path.name]):
             shards.wrong.append(Finding(f"has {found:,} bytes, the manifest says {size:,}", path.name))
         shards.files[path.name] = read_tensors(path)
-        if size is not None and (metadata := _core.read_header(str(path))[1]) != _METADATA:
-            shards.wrong.append(Finding(f"its header has the metadata {metadata}, not {_METADATA}", path.name))
+        if manifest and digest_header(path) != manifest.headers[path.name]:
+            shards.wrong.append(Finding("its header is not the one that the merge wrote", path.name))
     except (OSError, ValueError):  # the latter of a name that no file can have
         shards.wrong.append(Finding("is missing", path.name))
     except (FormatError, ResourceError) as error:

@@ -210,7 +210,8 @@ def test_a_signal_ends_the_command_and_the_next_goes_on(
     out = tmp_path / "out"
     # Slow enough to be caught in the middle: a look at the progress takes a while.
     program = (
-        "import sys, time; from pymerge.execute import checkpoints, feeders, flow; from pymerge.schedule import budget\n"
+        "import sys, time; from pymerge.execute import checkpoints, feeders, flow\n"
+        "from pymerge.schedule import budget\n"
         "budget._LARGE_BLOCKS = (4096,); flow._AHEAD = feeders.StreamFeeder.ahead = 8192\n"
         "flow._PROGRESS_EVERY = 0.0; checkpoints.EVERY = 0.01\n"
         "flow.MemoryWatch.sample = lambda self: time.sleep(0.05)\n"

@@ -123,7 +123,7 @@ def test_names_that_no_file_can_have_and_no_terminal_should_see_are_told_in_esca
     name = "a\ud800\x1b[31m\n"
     edit(out / INDEX, lambda index: index["weight_map"].update({name: name}))
     edit(out / MANIFEST, lambda manifest: manifest["digests"].update({name: "0"}))
-    edit(out / MANIFEST, lambda manifest: manifest["outputs"].append({"name": name, "size": 1}))
+    edit(out / MANIFEST, lambda manifest: manifest["outputs"].append({"name": name, "size": 1, "header_blake2b": "0"}))
     found = check(out)
     assert {"files", "index", "digests"} <= failed(found)
     assert json.dumps(found.to_json(), ensure_ascii=False).encode()
@@ -370,3 +370,16 @@ def test_models_written_by_others_have_nothing_that_is_wrong(tmp_path: Path) -> 
     found = pymerge.verify(model)
     assert found.status is Status.INCOMPLETE
     assert not failed(found)
+
+
+def test_a_header_that_gives_other_shapes_to_the_same_bytes_is_seen(out: Path) -> None:
+    path, content = next((path, data) for path in shards(out) if b'"model.norm.weight"' in (data := path.read_bytes()))
+    shape = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["model.norm.weight"]["shape"]
+    # As long as before: a padding byte of the header makes room for the second dimension.
+    before, after = (json.dumps({"shape": dims}, separators=(",", ":"))[1:-1].encode() for dims in (shape, [*shape, 1]))
+    changed = content.replace(before, after, 1)
+    end = 8 + int.from_bytes(content[:8], "little")
+    assert changed[end : end + 2] == b"  "
+    path.write_bytes(changed[:end] + changed[end + 2 :])
+    assert failed(check(out)) == {"files"}
+    assert "its header is not the one that the merge wrote" in messages(check(out), "files")

@@ -9,12 +9,6 @@ Prints what was run as one line of JSON; exits with 1 if a merge lost or changed
 
 from __future__ import annotations
 
-import os
-
-# Threads of a library would not survive the forks.
-for _library in ("OPENBLAS", "MKL", "OMP"):
-    os.environ[f"{_library}_NUM_THREADS"] = "1"
-
 import argparse
 import hashlib
 import json
