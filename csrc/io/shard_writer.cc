@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "core/error.h"
 #include "io/file_copy.h"
 
 namespace pymerge {
@@ -290,7 +291,16 @@ void ShardWriter::write_one(const Filled& filled) {
   const Segment range = block_range(*shard, filled.block.number);
   std::int64_t written = 0;
   for (const Segment& part : unshared_parts(*shard, range)) {
-    shard->file->write(filled.data + (part.offset - range.offset), part.nbytes, part.offset);
+    try {
+      shard->file->write(filled.data + (part.offset - range.offset), part.nbytes, part.offset);
+    } catch (const Error&) {
+      // Of what is written from a mapping, the input may be what failed ("bad address").
+      if (filled.source != nullptr) {
+        const MappedFile& file = *filled.source->file;
+        file.check_whole(filled.data - file.data(), range.nbytes);
+      }
+      throw;
+    }
     written += part.nbytes;
   }
   if (filled.source != nullptr) {
