@@ -48,7 +48,8 @@ MappedFile::MappedFile(std::string path, bool in_place, std::shared_ptr<ReadAhea
     : path_(std::move(path)),
       place_(in_place ? Place::kUnknown : Place::kCostly),
       read_ahead_(std::move(read_ahead)) {
-  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe would wait for its writer.
+  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) throw_errno("cannot open", path_, errno);
   struct stat status{};
   if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 import typer.core
 
-from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError
+from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError, printable
 
 __all__ = ["GuardedGroup", "Session", "report_bug"]
 
@@ -67,7 +67,7 @@ def _phrase(error: PymergeError) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message, lines=True)}", file=sys.stderr)
 
 
 def _trace(error: BaseException, session: Session) -> None:
