@@ -103,12 +103,17 @@ def merge(
     allow_crimes: bool = False,
     allow_nonfinite: bool = False,
     overwrite: bool = False,
+    restart: bool = False,
+    hash_inputs: bool = False,
     reflink: bool = True,
     copy_tokenizer: bool = True,
     write_model_card: bool = True,
     on_progress: OnProgress | None = None,
 ) -> MergeReport:
     """Merge checkpoints into a new one; the weights depend on recipe, inputs and seed alone.
+
+    A merge that was stopped, killed or out of disk goes on where it was when it is called again: tensors
+    that were written are kept, once their bytes have been checked.
 
     Args:
         recipe: a path, the YAML itself, or a mapping of the same shape.
@@ -125,6 +130,8 @@ def merge(
         allow_crimes: permit models of different architectures.
         allow_nonfinite: store and count infinities and NaN instead of stopping.
         overwrite: replace the model that `out` holds.
+        restart: keep nothing of an unfinished merge that `out` holds.
+        hash_inputs: put the SHA-256 of every input file into the manifest; reads them once more.
         reflink: let tensors that are copied share the disk space of their source where the file
             system can (XFS, Btrfs).
         copy_tokenizer: take tokenizer and chat template over from the base, or the first model.
@@ -132,11 +139,11 @@ def merge(
         on_progress: called now and then while weights are merged.
 
     Raises:
-        RecipeError: recipe or output folder cannot work.
+        RecipeError: recipe or output folder cannot work, or `out` holds another unfinished merge.
         FormatError, ShapeError, DTypeError: a checkpoint cannot be read or merged.
         NonFiniteError: a result is infinite or NaN (unless `allow_nonfinite`).
         BackendError: the backend that was asked for is not available.
-        ResourceError: disk or memory ran out.
+        ResourceError: disk or memory ran out, or another merge is writing to `out`.
     """
     clock = _Stages()
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
@@ -145,35 +152,39 @@ def merge(
     # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
     find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
-    preparation = prepare(schedule, Path(out), overwrite=overwrite, reflink=reflink)
+    preparation = prepare(
+        schedule, Path(out), overwrite=overwrite, restart=restart, reflink=reflink, hash_inputs=hash_inputs
+    )
     clock.end("prepare")
-    execution = execute(
-        schedule,
-        preparation.folder,
-        backend=backend,
-        devices=devices,
-        vram=vram,
-        allow_nonfinite=allow_nonfinite,
-        reflink=reflink,
-        on_progress=on_progress,
-    )
-    clock.end("merge")
-    settings = {
-        "backend": backend,
-        "threads": schedule.resources.threads,
-        "memory": schedule.resources.memory,
-        "shard_size": shard_size,
-        "lenient": lenient,
-        "allow_crimes": allow_crimes,
-        "allow_nonfinite": allow_nonfinite,
-    }
-    report = finish(
-        schedule,
-        preparation,
-        execution,
-        settings=settings,
-        copy_tokenizer=copy_tokenizer,
-        write_model_card=write_model_card,
-    )
+    with preparation.journal as journal:
+        execution = execute(
+            schedule,
+            preparation.folder,
+            backend=backend,
+            devices=devices,
+            vram=vram,
+            allow_nonfinite=allow_nonfinite,
+            reflink=reflink,
+            journal=journal,
+            on_progress=on_progress,
+        )
+        clock.end("merge")
+        settings = {
+            "backend": backend,
+            "threads": schedule.resources.threads,
+            "memory": schedule.resources.memory,
+            "shard_size": shard_size,
+            "lenient": lenient,
+            "allow_crimes": allow_crimes,
+            "allow_nonfinite": allow_nonfinite,
+        }
+        report = finish(
+            schedule,
+            preparation,
+            execution,
+            settings=settings,
+            copy_tokenizer=copy_tokenizer,
+            write_model_card=write_model_card,
+        )
     clock.end("finish")
     return replace(report, stages=clock.seconds)

@@ -25,6 +25,7 @@ __all__ = [
     "RecipeError",
     "ResourceError",
     "ShapeError",
+    "add_note",
     "printable",
 ]
 
@@ -136,3 +137,8 @@ class InternalError(PymergeError):
     """A bug in pymerge; please report it with the message."""
 
     exit_code = 70
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Have `error` say `note` after its message, as BaseException.add_note does from Python 3.11 on."""
+    error.__notes__ = [*getattr(error, "__notes__", ()), note]  # type: ignore[attr-defined,unused-ignore]

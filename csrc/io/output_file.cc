@@ -19,6 +19,7 @@
 #endif
 #ifdef __linux__
 #include <linux/magic.h>
+#include <sys/stat.h>
 #include <sys/statfs.h>
 #endif
 
@@ -54,8 +55,10 @@ int reserve_space(int fd, std::int64_t offset, std::int64_t length) {
   if (fstatfs(fd, &room) == 0 && room.f_type == TMPFS_MAGIC) {
     // Reserving in memory is all of the work of writing but the copying (0.2 s a GB, and by one
     // thread): look whether there is room instead. No blocks at all means no limit.
-    const auto free = static_cast<std::int64_t>(room.f_bavail) * room.f_bsize;
-    return room.f_blocks == 0 || length <= free ? 0 : ENOSPC;
+    struct stat held{};
+    if (fstat(fd, &held) != 0) return errno;
+    const std::int64_t free = static_cast<std::int64_t>(room.f_bavail) * room.f_bsize;
+    return room.f_blocks == 0 || length - held.st_blocks * 512 <= free ? 0 : ENOSPC;
   }
   if (retry([&] { return fallocate(fd, 0, offset, round_up(length)); }) == 0) return 0;
   return errno == EOPNOTSUPP || errno == ENOSYS || errno == EINVAL ? 0 : errno;
@@ -66,7 +69,7 @@ int reserve_space(int fd, std::int64_t offset, std::int64_t length) {
 
 OutputFile::OutputFile(std::string path, std::int64_t size, bool want_direct)
     : path_(std::move(path)), size_(size) {
-  constexpr int kFlags = O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC;
+  constexpr int kFlags = O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW;
   if (want_direct && O_DIRECT != 0) {
     fd_ = retry([&] { return open(path_.c_str(), kFlags | O_DIRECT, 0666); });
     direct_ = fd_ >= 0;
@@ -76,7 +79,6 @@ OutputFile::OutputFile(std::string path, std::int64_t size, bool want_direct)
   if (retry([&] { return ftruncate(fd_, size_); }) != 0) {
     const int number = errno;
     close(fd_);
-    unlink(path_.c_str());
     fail("cannot size", path_, number);
   }
 }
@@ -94,8 +96,6 @@ void OutputFile::reserve(std::int64_t offset, std::int64_t length) {
   if (length <= 0) return;
   const int number = reserve_space(fd_, offset, length);
   if (number == 0) return;
-  // Nobody knows of this file yet.
-  unlink(path_.c_str());
   fail("cannot reserve " + std::to_string(length) + " bytes", path_, number);
 #else
   static_cast<void>(offset), static_cast<void>(length);
@@ -125,14 +125,30 @@ void OutputFile::write(const std::byte* data, std::int64_t length, std::int64_t 
   }
 }
 
+void OutputFile::sync() {
+  const std::lock_guard lock(closing_);
+  if (fd_ < 0) return;
+#ifdef __linux__
+  const int result = retry([&] { return fdatasync(fd_); });
+#else
+  const int result = retry([&] { return fsync(fd_); });
+#endif
+  if (result != 0) fail("cannot sync", path_, errno);
+}
+
 void OutputFile::finish(const std::string& final_path) {
   if (retry([&] { return ftruncate(fd_, size_); }) != 0) fail("cannot size", path_, errno);
   if (retry([&] { return fsync(fd_); }) != 0) fail("cannot sync", path_, errno);
+  const std::lock_guard lock(closing_);
   const int fd = std::exchange(fd_, -1);
   if (close(fd) != 0) fail("cannot close", path_, errno);
   if (rename(path_.c_str(), final_path.c_str()) != 0) {
     fail("cannot rename to " + final_path, path_, errno);
   }
+}
+
+void reserve_output(const std::string& path, std::int64_t size) {
+  OutputFile(path, size, false).reserve(0, size);
 }
 
 void sync_folder(const std::string& path) {

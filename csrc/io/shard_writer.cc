@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 #include <utility>
 
 #include "core/error.h"
@@ -18,7 +17,10 @@ ShardWriter::ShardWriter(const WriterOptions& options) : options_(options) {
   for (int i = 0; i < options_.writers; ++i) threads_.emplace_back([this] { write_blocks(); });
 }
 
-ShardWriter::~ShardWriter() { stop(); }
+ShardWriter::~ShardWriter() {
+  stop();
+  close();
+}
 
 void ShardWriter::stop() {
   {
@@ -29,81 +31,102 @@ void ShardWriter::stop() {
   for (std::thread& thread : threads_) {
     if (thread.joinable()) thread.join();
   }
+}
+
+void ShardWriter::close() {
   // An open file keeps its space on the disk even when it has been removed.
   const std::lock_guard lock(mutex_);
   for (Shard& shard : shards_) shard.file.reset();
+}
+
+void ShardWriter::sync() {
+  std::vector<std::shared_ptr<OutputFile>> files;
+  {
+    const std::lock_guard lock(mutex_);
+    for (const Shard& shard : shards_) {
+      if (shard.file != nullptr) files.push_back(shard.file);
+    }
+  }
+  for (const auto& file : files) file->sync();
 }
 
 namespace {
 
 // How far copies are read ahead: 32 MiB of 4 MiB blocks.
 constexpr std::int64_t kBlocksAhead = 8;
+// Bytes that are filled and then digested while they are in the second-level cache.
+constexpr std::int64_t kPiece = 256 << 10;
 
-// Shares the whole pages of twins with their files, neighbors from one file in one go; returns what
-// was shared, in order. A file that is refused once is not tried again: its file system cannot, or
-// is another one.
-std::vector<Segment> share_twins(OutputFile& file, const std::vector<Twin>& twins) {
-  std::vector<Segment> shared;
-  std::set<const MappedFile*> refused;
-  for (auto at = twins.begin(); at != twins.end();) {
-    const std::int64_t shift = at->from - at->segment.offset;
-    std::int64_t end = at->segment.end();
-    auto next = at + 1;
-    while (next != twins.end() && next->file == at->file && next->segment.offset == end &&
-           next->from - next->segment.offset == shift) {
-      end = (next++)->segment.end();
-    }
-    const std::int64_t begin = (at->segment.offset + kShareUnit - 1) / kShareUnit * kShareUnit;
-    end = end / kShareUnit * kShareUnit;
-    const MappedFile* const source = at->file.get();
-    if (shift % kShareUnit == 0 && begin < end && refused.count(source) == 0) {
-      if (file.share(source->descriptor(), begin + shift, begin, end - begin)) {
-        shared.push_back({begin, end - begin});
-      } else {
-        refused.insert(source);
-      }
-    }
-    at = next;
-  }
-  return shared;
+std::int64_t count_bytes(const std::vector<Segment>& ranges) {
+  std::int64_t sum = 0;
+  for (const Segment& range : ranges) sum += range.nbytes;
+  return sum;
 }
 
 }  // namespace
 
-int ShardWriter::open_shard(std::string temporary, std::string final_path, std::int64_t size,
-                            std::vector<Segment> segments, const std::vector<Twin>& twins) {
-  Shard shard;
-  shard.file = std::make_unique<OutputFile>(std::move(temporary), size, options_.want_direct);
-  shard.final_path = std::move(final_path);
-  shard.size = size;
-  shard.segments = std::move(segments);
-  shard.sources.resize(shard.segments.size());
-  shard.shared = share_twins(*shard.file, twins);
-  for (const Segment& part : unshared_parts(shard, {0, size})) {
+int ShardWriter::open_shard(std::string temporary, std::string final_path,
+                            std::vector<Segment> segments, const std::vector<Twin>& twins,
+                            const std::vector<int>& kept) {
+  Shard shard{nullptr, std::move(final_path), {std::move(segments), options_.block}, {}, {}, {}, {},
+              0};
+  ShardLayout& layout = shard.layout;
+  shard.file = std::make_shared<OutputFile>(temporary, layout.size(), options_.want_direct);
+  std::vector<Segment> there = share_twins(*shard.file, twins);
+  const std::int64_t shared = count_bytes(there);
+  for (const Segment& pages : find_kept_pages(layout.segments(), kept)) there.push_back(pages);
+  std::sort(there.begin(), there.end(),
+            [](const Segment& a, const Segment& b) { return a.offset < b.offset; });
+  const std::int64_t found = count_bytes(there);
+  layout.set_there(std::move(there));
+  for (const Segment& part : layout.missing_parts({0, layout.size()})) {
     shard.file->reserve(part.offset, part.nbytes);
   }
-  shard.blocks_left = (size + options_.block - 1) / options_.block;
-  shard.waiting.resize(static_cast<std::size_t>(shard.blocks_left), 0);
-  for (std::size_t b = 0; b < shard.waiting.size(); ++b) {
-    if (!unshared_parts(shard, block_range(shard, static_cast<std::int64_t>(b))).empty()) continue;
-    shard.waiting[b] = 1;  // for good: nothing of it is to be written
+
+  shard.waiting.resize(static_cast<std::size_t>(layout.blocks()), 0);
+  shard.blocks_left = layout.blocks();
+  for (std::int64_t b = 0; b < layout.blocks(); ++b) {
+    if (!layout.missing_parts(layout.block_range(b)).empty()) continue;
+    shard.waiting[static_cast<std::size_t>(b)] = 1;  // for good: nothing of it is to be written
     --shard.blocks_left;
   }
-  for (const Segment& segment : shard.segments) {
-    if (segment.nbytes == 0) continue;
-    const std::int64_t last = (segment.end() - 1) / options_.block;
-    for (std::int64_t b = segment.offset / options_.block; b <= last; ++b) {
-      ++shard.waiting[static_cast<std::size_t>(b)];
+  const std::size_t count = layout.segments().size();
+  shard.sources.resize(count);
+  shard.digests.resize(count);
+  shard.unwritten.resize(count, 0);
+  std::vector<bool> is_kept(count, false);
+  for (const int segment : kept) is_kept[static_cast<std::size_t>(segment)] = true;
+  std::unique_lock lock(mutex_);
+  const int number = static_cast<int>(shards_.size());
+  for (std::size_t i = 0; i < count; ++i) {
+    const Segment& segment = layout.segment(i);
+    if (count_bytes(layout.missing_parts(segment)) == segment.nbytes && !is_kept[i]) {
+      shard.digests[i] = std::make_unique<Digest>(segment.nbytes);
     }
+    if (segment.nbytes == 0) {
+      complete_.push_back({number, static_cast<int>(i), Digest(0).finish()});
+      continue;
+    }
+    const std::int64_t first = layout.block_of(segment.offset);
+    const std::int64_t last = layout.block_of(segment.end() - 1);
+    shard.unwritten[i] = last - first + 1;
+    for (std::int64_t b = first; b <= last; ++b) ++shard.waiting[static_cast<std::size_t>(b)];
   }
-  const std::lock_guard lock(mutex_);
   direct_ = shard.file->direct();
-  for (const Segment& part : shard.shared) {
-    written_ += part.nbytes;
-    shared_ += part.nbytes;
-  }
+  written_ += found;
+  shared_ += shared;
+  kept_ += found - shared;
   shards_.push_back(std::move(shard));
-  return static_cast<int>(shards_.size()) - 1;
+  lock.unlock();
+  if (kept.empty()) return number;
+  // Pages at the edges of what is kept are written again, with what they have of it.
+  const auto earlier = std::make_shared<MappedFile>(std::move(temporary), false);
+  for (const int segment : kept) {
+    const Segment& where =
+        shards_[static_cast<std::size_t>(number)].layout.segment(static_cast<std::size_t>(segment));
+    set_copy(number, segment, earlier, where.offset);
+  }
+  return number;
 }
 
 void ShardWriter::set_filler(int shard, int segment, Filler filler) {
@@ -112,12 +135,12 @@ void ShardWriter::set_filler(int shard, int segment, Filler filler) {
 
 std::int64_t ShardWriter::set_copy(int number, int segment, std::shared_ptr<const MappedFile> file,
                                    std::int64_t from) {
-  std::int64_t copied = 0;
+  std::int64_t copied;
   {
     const std::lock_guard lock(mutex_);
-    const Shard& shard = shards_[static_cast<std::size_t>(number)];
-    const Segment& where = shard.segments[static_cast<std::size_t>(segment)];
-    for (const Segment& part : unshared_parts(shard, where)) copied += part.nbytes;
+    const ShardLayout& layout = shards_[static_cast<std::size_t>(number)].layout;
+    const Segment& where = layout.segment(static_cast<std::size_t>(segment));
+    copied = count_bytes(layout.missing_parts(where));
   }
   set_source(number, segment, {nullptr, std::move(file), from});
   return copied;
@@ -127,35 +150,16 @@ void ShardWriter::set_source(int number, int segment, Source source) {
   {
     const std::lock_guard lock(mutex_);
     Shard& shard = shards_[static_cast<std::size_t>(number)];
-    const Segment& where = shard.segments[static_cast<std::size_t>(segment)];
-    // Nothing waits for an empty one, or for what is shared at a shard's end: it may be finished.
+    const Segment& where = shard.layout.segment(static_cast<std::size_t>(segment));
+    // Nothing waits for an empty one, or for what was there at a shard's end: it may be finished.
     if (where.nbytes == 0 || shard.sources.empty()) return;
     shard.sources[static_cast<std::size_t>(segment)] = std::move(source);
-    const std::int64_t last = (where.end() - 1) / options_.block;
-    for (std::int64_t b = where.offset / options_.block; b <= last; ++b) {
+    const std::int64_t last = shard.layout.block_of(where.end() - 1);
+    for (std::int64_t b = shard.layout.block_of(where.offset); b <= last; ++b) {
       if (--shard.waiting[static_cast<std::size_t>(b)] == 0) ready_.push_back({number, b});
     }
   }
   pool_->notify();
-}
-
-Segment ShardWriter::block_range(const Shard& shard, std::int64_t number) const {
-  const std::int64_t begin = number * options_.block;
-  return {begin, std::min(options_.block, shard.size - begin)};
-}
-
-std::vector<Segment> ShardWriter::unshared_parts(const Shard& shard, const Segment& range) {
-  std::vector<Segment> parts;
-  std::int64_t at = range.offset;
-  auto next =
-      std::upper_bound(shard.shared.begin(), shard.shared.end(), at,
-                       [](std::int64_t value, const Segment& s) { return value < s.end(); });
-  for (; next != shard.shared.end() && next->offset < range.end(); ++next) {
-    if (next->offset > at) parts.push_back({at, next->offset - at});
-    at = next->end();
-  }
-  if (at < range.end()) parts.push_back({at, range.end() - at});
-  return parts;
 }
 
 bool ShardWriter::run_one(Scratch& scratch) {
@@ -170,11 +174,12 @@ bool ShardWriter::run_one(Scratch& scratch) {
     free_.pop_back();
     shard = &shards_[static_cast<std::size_t>(filled.block.shard)];
   }
-  ask_ahead(*shard, block_range(*shard, filled.block.number));
-  filled.data = find_in_place(*shard, block_range(*shard, filled.block.number), filled.source);
+  const Segment range = shard->layout.block_range(filled.block.number);
+  ask_ahead(*shard, range);
+  filled.data = find_in_place(*shard, range, filled.source);
   AlignedBuffer* unused = nullptr;
   if (filled.data == nullptr) {
-    fill(filled.block, filled.buffer->data(), scratch);
+    fill(filled.block, *shard, filled.buffer->data(), scratch);
     filled.data = filled.buffer->data();
   } else {
     unused = std::exchange(filled.buffer, nullptr);
@@ -191,15 +196,12 @@ bool ShardWriter::run_one(Scratch& scratch) {
 // A block of a copy asks for what is needed a few blocks later.
 void ShardWriter::ask_ahead(const Shard& shard, const Segment& range) {
   const std::int64_t begin = range.offset + kBlocksAhead * options_.block;
-  auto at = std::upper_bound(shard.segments.begin(), shard.segments.end(), begin,
-                             [](std::int64_t value, const Segment& s) { return value < s.end(); });
-  for (; at != shard.segments.end() && at->offset < begin + options_.block; ++at) {
-    const Source& source = shard.sources[static_cast<std::size_t>(at - shard.segments.begin())];
-    if (source.file == nullptr) continue;
-    const std::int64_t from = std::max(begin, at->offset);
-    const std::int64_t to = std::min(begin + options_.block, at->end());
-    source.file->will_need(source.from + from - at->offset, to - from);
-  }
+  shard.layout.for_each_segment({begin, options_.block}, [&](std::size_t segment, std::int64_t from,
+                                                             std::int64_t to) {
+    const Source& source = shard.sources[segment];
+    if (source.file == nullptr) return;
+    source.file->will_need(source.from + from - shard.layout.segment(segment).offset, to - from);
+  });
 }
 
 // Where a block lies in a mapped file, if it can be written straight from there: it is a part of
@@ -207,59 +209,59 @@ void ShardWriter::ask_ahead(const Shard& shard, const Segment& range) {
 // mapping is cheap.
 const std::byte* ShardWriter::find_in_place(const Shard& shard, const Segment& range,
                                             const Source*& source) {
-  if (!shard.file->direct()) return nullptr;
-  const auto next =
-      std::upper_bound(shard.segments.begin(), shard.segments.end(), range.offset,
-                       [](std::int64_t value, const Segment& s) { return value < s.offset; });
-  if (next == shard.segments.begin()) return nullptr;
-  const auto segment = static_cast<std::size_t>(next - shard.segments.begin()) - 1;
-  const Segment& where = shard.segments[segment];
-  const Source& candidate = shard.sources[segment];
-  const std::int64_t from = candidate.from + range.offset - where.offset;
-  if (candidate.file == nullptr || range.end() > where.end() || from % kShareUnit != 0 ||
-      range.nbytes % kShareUnit != 0 ||
-      !candidate.file->is_cheap_in_place(candidate.from, where.nbytes)) {
-    return nullptr;
-  }
-  source = &candidate;
-  return candidate.file->data() + from;
+  if (!shard.file->direct() || range.nbytes % kShareUnit != 0) return nullptr;
+  const std::byte* data = nullptr;
+  shard.layout.for_each_segment(
+      range, [&](std::size_t segment, std::int64_t from, std::int64_t to) {
+        const Segment& where = shard.layout.segment(segment);
+        const Source& candidate = shard.sources[segment];
+        const std::int64_t at = candidate.from + range.offset - where.offset;
+        if (candidate.file == nullptr || to - from != range.nbytes || at % kShareUnit != 0 ||
+            !candidate.file->is_cheap_in_place(candidate.from, where.nbytes)) {
+          return;
+        }
+        source = &candidate;
+        data = candidate.file->data() + at;
+        if (shard.digests[segment]) {
+          shard.digests[segment]->add(range.offset - where.offset, range.nbytes, data);
+        }
+      });
+  return data;
 }
 
-void ShardWriter::fill(const Block& block, std::byte* out, Scratch& scratch) {
-  Shard* shard;
-  {
-    const std::lock_guard lock(mutex_);
-    shard = &shards_[static_cast<std::size_t>(block.shard)];
-  }
-  const Segment range = block_range(*shard, block.number);
-  for (const Segment& part : unshared_parts(*shard, range)) {
-    // From the last segment that starts at or before the part's begin.
-    auto at =
-        std::upper_bound(shard->segments.begin(), shard->segments.end(), part.offset,
-                         [](std::int64_t value, const Segment& s) { return value < s.offset; });
-    for (at = at == shard->segments.begin() ? at : at - 1;
-         at != shard->segments.end() && at->offset < part.end(); ++at) {
-      const std::int64_t from = std::max(part.offset, at->offset);
-      const std::int64_t to = std::min(part.end(), at->end());
-      if (from >= to) continue;
-      const auto segment = static_cast<std::size_t>(at - shard->segments.begin());
-      const Source& source = shard->sources[segment];
-      std::byte* const target = out + (from - range.offset);
-      if (source.file != nullptr) {
-        source.file->read(source.from + from - at->offset, to - from, target);
-        continue;
-      }
-      const std::int64_t bad = source.filler(from - at->offset, to - from, target, scratch);
-      if (bad > 0) {
-        const std::lock_guard lock(mutex_);
-        nonfinite_.push_back({block.shard, static_cast<int>(segment), bad});
-        if (options_.stop_on_nonfinite) stopping_ = true;
-      }
-    }
+void ShardWriter::fill(const Block& block, const Shard& shard, std::byte* out, Scratch& scratch) {
+  const Segment range = shard.layout.block_range(block.number);
+  for (const Segment& part : shard.layout.missing_parts(range)) {
+    shard.layout.for_each_segment(
+        part, [&](std::size_t segment, std::int64_t begin, std::int64_t end) {
+          for (std::int64_t at = begin; at < end; at += kPiece) {
+            const Segment piece{at, std::min(kPiece, end - at)};
+            const std::int64_t bad =
+                fill_piece(shard, segment, piece, out + (at - range.offset), scratch);
+            if (bad == 0) continue;
+            const std::lock_guard lock(mutex_);
+            nonfinite_.push_back({block.shard, static_cast<int>(segment), bad});
+            if (options_.stop_on_nonfinite) stopping_ = true;
+          }
+        });
   }
   // Direct writes are whole pages: what pads the file's last one is cut off again, but be tidy.
   const std::int64_t pad = (kShareUnit - range.nbytes % kShareUnit) % kShareUnit;
   std::memset(out + range.nbytes, 0, static_cast<std::size_t>(pad));
+}
+
+std::int64_t ShardWriter::fill_piece(const Shard& shard, std::size_t segment, const Segment& piece,
+                                     std::byte* out, Scratch& scratch) {
+  const Source& source = shard.sources[segment];
+  const std::int64_t begin = piece.offset - shard.layout.segment(segment).offset;
+  std::int64_t bad = 0;
+  if (source.file != nullptr) {
+    source.file->read(source.from + begin, piece.nbytes, out);
+  } else {
+    bad = source.filler(begin, piece.nbytes, out, scratch);
+  }
+  if (shard.digests[segment]) shard.digests[segment]->add(begin, piece.nbytes, out);
+  return bad;
 }
 
 void ShardWriter::write_blocks() {
@@ -288,30 +290,34 @@ void ShardWriter::write_one(const Filled& filled) {
     const std::lock_guard lock(mutex_);
     shard = &shards_[static_cast<std::size_t>(filled.block.shard)];
   }
-  const Segment range = block_range(*shard, filled.block.number);
-  std::int64_t written = 0;
-  for (const Segment& part : unshared_parts(*shard, range)) {
-    try {
+  const Segment range = shard->layout.block_range(filled.block.number);
+  const std::vector<Segment> parts = shard->layout.missing_parts(range);
+  const MappedFile* const source = filled.source == nullptr ? nullptr : filled.source->file.get();
+  const std::int64_t from = source == nullptr ? 0 : filled.data - source->data();
+  try {
+    for (const Segment& part : parts) {
       shard->file->write(filled.data + (part.offset - range.offset), part.nbytes, part.offset);
-    } catch (const Error&) {
-      // Of what is written from a mapping, the input may be what failed ("bad address").
-      if (filled.source != nullptr) {
-        const MappedFile& file = *filled.source->file;
-        file.check_whole(filled.data - file.data(), range.nbytes);
-      }
-      throw;
     }
-    written += part.nbytes;
+  } catch (const Error&) {
+    // Of what is written from a mapping, the input may be what failed ("bad address").
+    if (source != nullptr) source->check_whole(from, range.nbytes);
+    throw;
   }
-  if (filled.source != nullptr) {
-    filled.source->file->done_with(filled.data - filled.source->file->data(), range.nbytes);
+  if (source != nullptr) {
+    source->check_whole();
+    source->done_with(from, range.nbytes);
   }
   bool last;
   {
     const std::lock_guard lock(mutex_);
     if (filled.buffer != nullptr) free_.push_back(filled.buffer);
-    written_ += written;
+    written_ += count_bytes(parts);
     direct_ = shard->file->direct();
+    shard->layout.for_each_segment(range, [&](std::size_t segment, std::int64_t, std::int64_t) {
+      if (--shard->unwritten[segment] > 0 || !shard->digests[segment]) return;
+      complete_.push_back(
+          {filled.block.shard, static_cast<int>(segment), shard->digests[segment]->finish()});
+    });
     last = --shard->blocks_left == 0;
   }
   if (!last) return;
@@ -319,6 +325,7 @@ void ShardWriter::write_one(const Filled& filled) {
   const std::lock_guard lock(mutex_);
   shard->file.reset();
   shard->sources.clear();
+  shard->digests.clear();
   ++finished_;
 }
 
@@ -337,6 +344,11 @@ std::int64_t ShardWriter::bytes_shared() const {
   return shared_;
 }
 
+std::int64_t ShardWriter::bytes_kept() const {
+  const std::lock_guard lock(mutex_);
+  return kept_;
+}
+
 bool ShardWriter::halted() const {
   const std::lock_guard lock(mutex_);
   return stopping_;
@@ -350,6 +362,11 @@ bool ShardWriter::direct() const {
 std::vector<ShardWriter::NonFinite> ShardWriter::take_nonfinite() {
   const std::lock_guard lock(mutex_);
   return std::exchange(nonfinite_, {});
+}
+
+std::vector<ShardWriter::Written> ShardWriter::take_written() {
+  const std::lock_guard lock(mutex_);
+  return std::exchange(complete_, {});
 }
 
 }  // namespace pymerge

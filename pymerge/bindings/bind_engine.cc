@@ -52,9 +52,10 @@ class Engine {
   std::int64_t gathered() const { return gathered_; }
   MaskStore* masks() { return &masks_; }
 
-  int open_shard(const std::string& temporary, const std::string& final_path, std::int64_t size,
+  int open_shard(const std::string& temporary, const std::string& final_path,
                  const std::vector<std::pair<std::int64_t, std::int64_t>>& segments,
-                 const std::vector<std::pair<int, const Tensor*>>& twins) {
+                 const std::vector<std::pair<int, const Tensor*>>& twins,
+                 const std::vector<int>& kept) {
     std::vector<Segment> made;
     for (const auto& [offset, nbytes] : segments) made.push_back({offset, nbytes});
     std::vector<Twin> shared;
@@ -62,7 +63,7 @@ class Engine {
       const Segment& where = made.at(static_cast<std::size_t>(segment));
       shared.push_back({where, tensor->view.file, tensor->view.offset()});
     }
-    return writer_.open_shard(temporary, final_path, size, std::move(made), shared);
+    return writer_.open_shard(temporary, final_path, std::move(made), shared, kept);
   }
 
   // With a dtype the values that are not finite are counted, as a combine's are.
@@ -182,6 +183,21 @@ class Engine {
     buffers_.release();
   }
 
+  void sync() {
+    const py::gil_scoped_release release;
+    writer_.sync();
+  }
+
+  void close() { writer_.close(); }
+
+  py::list take_written() {
+    py::list out;
+    for (const auto& done : writer_.take_written()) {
+      out.append(py::make_tuple(done.shard, done.segment, done.digest));
+    }
+    return out;
+  }
+
   py::list take_nonfinite() {
     py::list out;
     for (const auto& found : writer_.take_nonfinite()) {
@@ -197,6 +213,7 @@ class Engine {
     out["shards_finished"] = writer_.shards_finished();
     out["written"] = writer_.bytes_written();
     out["shared"] = writer_.bytes_shared();
+    out["kept"] = writer_.bytes_kept();
     out["direct"] = writer_.direct();
     out["fill_seconds"] = pool_.busy_seconds(0);
     out["measure_seconds"] = pool_.busy_seconds(1);
@@ -313,9 +330,11 @@ void bind_engine(py::module_& module) {
              self.submit(ticket, make_overlap(tensors, base, compute, rules), &overlap_answer);
            })
       .def(
-          "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("size"),
-          arg("segments"), arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
-          "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can.")
+          "open_shard", &Engine::open_shard, arg("temporary"), arg("final_path"), arg("segments"),
+          arg("twins") = std::vector<std::pair<int, const Tensor*>>(),
+          arg("kept") = std::vector<int>(),
+          "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can. "
+          "Kept: segments, in order, that `temporary` holds.")
       .def(
           "fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
           arg("dtype") = py::none(),
@@ -369,8 +388,11 @@ void bind_engine(py::module_& module) {
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))
       .def("take_nonfinite", &Engine::take_nonfinite)
+      .def("take_written", &Engine::take_written)
+      .def("sync", &Engine::sync)
       .def("status", &Engine::status)
-      .def("stop", &Engine::stop);
+      .def("stop", &Engine::stop)
+      .def("close", &Engine::close);
 }
 
 }  // namespace pymerge::bindings

@@ -1,4 +1,5 @@
 // Headers, mapped files, and what a folder can do.
+#include "io/digest.h"
 #include "io/file_copy.h"
 #include "io/output_file.h"
 #include "io/safetensors_header.h"
@@ -38,6 +39,11 @@ void bind_io(py::module_& module) {
              "absolute in bytes. Raises FormatError.");
   module.def("sync_folder", &sync_folder, py::arg("path"),
              py::call_guard<py::gil_scoped_release>());
+  module.def("reserve_output", &reserve_output, py::arg("path"), py::arg("size"),
+             py::call_guard<py::gil_scoped_release>());
+  module.def("digest_ranges", &digest_ranges, py::arg("path"), py::arg("ranges"),
+             py::arg("threads"), py::call_guard<py::gil_scoped_release>(),
+             "Hexadecimal digests of [(offset, nbytes)] of a file (csrc/io/digest.h).");
   module.def("can_share", &can_share, py::arg("folder"), py::arg("path"),
              "Whether files made in `folder` can share extents with the file at `path`.");
   module.def(

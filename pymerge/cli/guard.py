@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from dataclasses import dataclass
@@ -15,7 +16,11 @@ from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceErr
 
 __all__ = ["GuardedGroup", "Session", "report_bug"]
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class Terminated(KeyboardInterrupt):
+    """Somebody asked the process to end: handled as Ctrl-C is, with the exit code of the signal."""
 
 
 @dataclass(slots=True)
@@ -31,15 +36,16 @@ class GuardedGroup(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         session = ctx.ensure_object(Session)
+        signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            _complain("interrupted; nothing that looks like a finished model was left behind")
-            raise typer.Exit(INTERRUPTED) from None
+        except KeyboardInterrupt as error:
+            _complain("interrupted; nothing that looks like a finished model was left behind", error)
+            raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
         except InternalError as error:
             raise typer.Exit(report_bug(error, session)) from error
         except PymergeError as error:
-            _complain(_phrase(error))
+            _complain(_phrase(error), error)
             _trace(error, session)
             raise typer.Exit(error.exit_code) from error
         except MemoryError as error:
@@ -66,8 +72,13 @@ def _phrase(error: PymergeError) -> str:
     return str(error)
 
 
-def _complain(message: str) -> None:
-    print(f"error: {printable(message, lines=True)}", file=sys.stderr)
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated
+
+
+def _complain(message: str, error: BaseException | None = None) -> None:
+    for line in (f"error: {message}", *getattr(error, "__notes__", ())):
+        print(printable(line, lines=True), file=sys.stderr)
 
 
 def _trace(error: BaseException, session: Session) -> None:

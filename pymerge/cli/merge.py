@@ -31,6 +31,8 @@ def merge(
     dry_run: options.dry_run = False,
     lenient: options.lenient = False,
     overwrite: options.overwrite = False,
+    restart: options.restart = False,
+    hash_inputs: options.hash_inputs = False,
     allow_crimes: options.allow_crimes = False,
     allow_nonfinite: options.allow_nonfinite = False,
     reflink: options.reflink = True,
@@ -65,6 +67,8 @@ def merge(
             allow_crimes=allow_crimes,
             allow_nonfinite=allow_nonfinite,
             overwrite=overwrite,
+            restart=restart,
+            hash_inputs=hash_inputs,
             reflink=reflink,
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
@@ -86,6 +90,7 @@ def _summarize(report: MergeReport) -> None:
         f"{report.method}: {format_count(report.tensors, 'tensor')} ({report.copied:,} copied), "
         f"{format_bytes(report.size)} in {format_count(len(report.shards), 'file')}"
         + (f", {format_bytes(done.shared)} of it shared with the inputs" if done.shared else "")
+        + (f", {format_bytes(done.kept)} of it kept from an earlier attempt" if done.kept else "")
     )
     note(
         f"{done.seconds:.1f} s ({done.cpu_seconds:.1f} s of CPU), "

@@ -74,6 +74,10 @@ shard_size = Annotated[
 ]
 dry_run = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 lenient = Annotated[bool, typer.Option("--lenient", help="Warn about what mergekit silently ignores; do not stop.")]
+restart = Annotated[bool, typer.Option("--restart", help="Keep nothing of an unfinished merge in the output folder.")]
+hash_inputs = Annotated[
+    bool, typer.Option("--hash-inputs", help="Put the SHA-256 of every input file into the manifest.")
+]
 overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the model that the output folder holds.")]
 allow_crimes = Annotated[
     bool, typer.Option("--allow-crimes/--no-allow-crimes", help="Permit models of different architectures.")

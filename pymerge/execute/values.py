@@ -37,12 +37,14 @@ class ExecutionReport:
         read, written: bytes, all passes counted.
         copied: output tensors that were copied, not calculated.
         shared: bytes of the output that are the inputs' own extents, neither read nor written.
+        kept: bytes of the output that an earlier attempt had written.
         peak_anonymous, peak_resident: bytes; the latter includes mapped pages of the inputs.
         measure_seconds, fill_seconds: what workers spent measuring inputs and filling output, summed
             over them; the rest of `seconds` times threads they waited.
         limit: what bounded the speed: "reading", "computing" or "writing".
         direct: True if the output went past the page cache.
         nonfinite: per output tensor, how many non-finite values were stored (only where allowed).
+        digests: per output tensor, of its bytes (csrc/io/digest.h); those shared with the inputs have none.
     """
 
     seconds: float
@@ -51,6 +53,7 @@ class ExecutionReport:
     written: int
     copied: int
     shared: int
+    kept: int
     peak_anonymous: int
     peak_resident: int
     measure_seconds: float
@@ -58,3 +61,4 @@ class ExecutionReport:
     limit: str
     direct: bool
     nonfinite: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.errors import RecipeError, ResourceError
+from pymerge.execute.journal import JOURNAL, Journal, claim
+from pymerge.execute.restore import temporary_name
 from pymerge.execute.values import ExecutionReport
 from pymerge.output.card import write_card
 from pymerge.output.extras import copy_extras
 from pymerge.output.files import sync_folder, write_json, write_text
-from pymerge.output.manifest import make_manifest
+from pymerge.output.identity import describe_differences, make_identity
+from pymerge.output.manifest import MANIFEST, make_manifest
 from pymerge.output.report import MergeReport
 from pymerge.output.sharing import count_shareable
 from pymerge.schedule.values import Schedule
@@ -25,10 +28,10 @@ INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 #: The name under which the field's tools look for a merge's recipe.
 RECIPE = "mergekit_config.yml"
-MANIFEST = "pymerge_manifest.json"
 
 #: Weight files of an earlier merge, and what a killed one left of them.
-_SHARD = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors|\.model.*\.safetensors\.partial")
+_TEMPORARY = re.compile(r"\.model.*\.safetensors\.partial")
+_SHARD = re.compile(rf"model(-\d{{5}}-of-\d{{5}})?\.safetensors|{_TEMPORARY.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +39,92 @@ class Preparation:
     """A folder that is ready to be written to.
 
     Attributes:
+        journal: holds the lock on the folder; use it as a context.
+        identity: of what will be made.
         stale: shards of an earlier merge, removed once the new ones are complete.
     """
 
     folder: Path
+    journal: Journal
+    identity: Mapping[str, Any]
     stale: tuple[Path, ...]
 
 
-def prepare(schedule: Schedule, folder: Path, *, overwrite: bool = False, reflink: bool = True) -> Preparation:
-    """Check and make the output folder; nothing is written yet.
+def prepare(
+    schedule: Schedule,
+    folder: Path,
+    *,
+    overwrite: bool = False,
+    restart: bool = False,
+    reflink: bool = True,
+    hash_inputs: bool = False,
+) -> Preparation:
+    """Check, make and lock the output folder; no weight is written yet.
 
-    With `overwrite`, an old index and config go first: from here until the end the folder does not
-    look like a model. Files that pymerge does not write are never touched.
+    A folder that holds the journal of an unfinished merge is taken up again if that one would have made
+    the same bytes. With `overwrite`, an old index and config go first: from here until the end the
+    folder does not look like a model. Files that pymerge does not write are never touched.
+
+    Args:
+        restart: of an unfinished merge, whatever it was, nothing is kept.
+        hash_inputs: fingerprints of the inputs have a digest of all their bytes.
 
     Raises:
-        RecipeError: the folder is not empty, is no folder, or is one of the models.
-        ResourceError: it cannot be made, or the disk cannot hold the output.
+        RecipeError: the folder is not empty, is no folder, is one of the models, or holds what is left
+            of another merge.
+        ResourceError: it cannot be made, is in use, or the disk cannot hold the output.
     """
     _refuse_models(schedule, folder)
     if folder.exists() and not folder.is_dir():
         raise RecipeError(f"output {folder} is a file, not a folder; name another one")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(folder.iterdir())
+        if not (folder / JOURNAL).exists():
+            _refuse_content(folder, overwrite)
     except OSError as error:
         raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+    identity = make_identity(schedule, hash_inputs=hash_inputs)
+    journal = claim(folder)
+    try:
+        _take_up(journal, folder, identity, overwrite=overwrite, restart=restart)
+        present = sorted(folder.iterdir())
+        _refuse_full_disk(schedule, folder, reflink)
+        journal.begin(identity)
+        for name in (CONFIG, INDEX):
+            (folder / name).unlink(missing_ok=True)
+    except BaseException as error:
+        journal.__exit__(type(error), error, None)
+        raise
+    sync_folder(folder)
+    return Preparation(folder, journal, identity, tuple(path for path in present if _SHARD.fullmatch(path.name)))
+
+
+def _take_up(journal: Journal, folder: Path, identity: Mapping[str, Any], *, overwrite: bool, restart: bool) -> None:
+    """See to it that what an earlier attempt left is of the same merge, or gone."""
+    if restart:
+        for path in folder.iterdir():
+            if _TEMPORARY.fullmatch(path.name):
+                path.unlink()
+        journal.forget()
+    elif journal.damaged:
+        raise RecipeError(f"{journal.path}: the journal of an unfinished merge is damaged; --restart begins anew")
+    elif journal.identity is None:
+        # New: another merge may have come and gone since the folder was looked at.
+        _refuse_content(folder, overwrite)
+    elif differences := describe_differences(journal.identity, identity):
+        raise RecipeError(
+            f"output folder {folder} holds an unfinished merge that differs from this one "
+            f"({'; '.join(differences)}); undo the change to go on, or give --restart to begin anew"
+        )
+
+
+def _refuse_content(folder: Path, overwrite: bool) -> None:
+    present = sorted(path.name for path in folder.iterdir() if path.name != JOURNAL)
     if present and not overwrite:
         raise RecipeError(
-            f"output folder {folder} is not empty ({len(present)} entries, such as {present[0].name}); "
+            f"output folder {folder} is not empty ({len(present)} entries, such as {present[0]}); "
             "name a new folder, or give --overwrite to replace the model in it"
         )
-    _refuse_full_disk(schedule, folder, reflink)
-    for name in (CONFIG, INDEX):
-        (folder / name).unlink(missing_ok=True)
-    sync_folder(folder)
-    return Preparation(folder, tuple(path for path in present if _SHARD.fullmatch(path.name)))
 
 
 def finish(
@@ -101,11 +155,12 @@ def finish(
     if write_model_card:
         write_card(plan, folder)
     report = MergeReport.collect(schedule, folder, execution, copied)
-    write_json(folder / MANIFEST, make_manifest(schedule, report, settings))
+    write_json(folder / MANIFEST, make_manifest(schedule, preparation.identity, report, settings))
     if len(schedule.shards) > 1:
         write_json(folder / INDEX, _make_index(schedule))
     write_json(folder / CONFIG, plan.model_config)
     sync_folder(folder)
+    preparation.journal.remove()
     return report
 
 
@@ -126,6 +181,10 @@ def _refuse_models(schedule: Schedule, folder: Path) -> None:
 def _refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
     # An older model that is overwritten stays until the new shards are whole: its room does not count.
     needed = sum(shard.size for shard in schedule.shards) - (count_shareable(schedule, folder) if reflink else 0)
+    # What an earlier attempt has reserved or written is there already.
+    for shard in schedule.shards:
+        temporary = folder / temporary_name(shard.name)
+        needed -= min(shard.size, temporary.stat().st_blocks * 512) if temporary.is_file() else 0
     disk = shutil.disk_usage(folder)
     free = disk.free
     # A disk of no size at all is one without a limit (tmpfs).

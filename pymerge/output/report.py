@@ -73,6 +73,6 @@ class MergeReport:
 
 
 def describe_execution(execution: ExecutionReport) -> dict[str, Any]:
-    """An execution report as plain values."""
-    values = {each.name: getattr(execution, each.name) for each in fields(execution)}
+    """An execution report as plain values, without the digests, which the manifest has."""
+    values = {each.name: getattr(execution, each.name) for each in fields(execution) if each.name != "digests"}
     return {**values, "nonfinite": dict(execution.nonfinite)}

@@ -32,6 +32,7 @@ REPORT = MergeReport(
         written=10**9,
         copied=2,
         shared=5 * 10**8,
+        kept=0,
         peak_anonymous=10**8,
         peak_resident=10**9,
         measure_seconds=1.0,

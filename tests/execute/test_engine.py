@@ -27,7 +27,7 @@ def open_shard(engine: _core.Engine, folder: Path, name: str, sizes: list[int]) 
     """Open a file of segments of these sizes."""
     offsets = [sum(sizes[:at]) for at in range(len(sizes))]
     path = str(folder / name)
-    return engine.open_shard(f"{path}.partial", path, sum(sizes), list(zip(offsets, sizes, strict=True)))
+    return engine.open_shard(f"{path}.partial", path, list(zip(offsets, sizes, strict=True)))
 
 
 def tensor(folder: Path, values: np.ndarray, code: str) -> _core.Tensor:

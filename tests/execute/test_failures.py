@@ -19,7 +19,6 @@ from execute.merges import make_recipe, random_tensors, schedule
 from skip_gate import can_mount
 
 import pymerge
-from pymerge import _core
 from pymerge.errors import DTypeError, FormatError, NonFiniteError, ResourceError
 from pymerge.execute import Progress, execute
 from pymerge.schedule import Schedule
@@ -237,11 +236,8 @@ def test_a_full_disk_is_reported_and_given_back(tmp_path: Path, small_disk: Path
 
 def test_a_file_larger_than_the_disk_is_refused_before_a_byte_is_written(tmp_path: Path, small_disk: Path) -> None:
     made = linear(merges.write_models(tmp_path, [{"layers.0.w": np.ones(400_000, np.float32)}] * 3))
-    engine = _core.Engine(threads=1, block=4096, buffers=1, writers=1, direct=True, stop_on_nonfinite=True)
-    shard = made.shards[0]
-    with pytest.raises(ResourceError, match=rf"cannot reserve {shard.size} bytes: No space left on device"):
-        engine.open_shard(str(small_disk / "a"), str(small_disk / "b"), shard.size, [(0, shard.size)])
-    engine.stop()
+    with pytest.raises(ResourceError, match=rf"cannot reserve {made.shards[0].size} bytes: No space left on device"):
+        execute(made, small_disk)
     assert list(small_disk.iterdir()) == []
 
 
@@ -253,22 +249,31 @@ def test_a_disk_without_a_limit_is_not_taken_for_a_full_one(small_disk: Path, mo
     assert (small_disk / "model.safetensors").exists()
 
 
-def test_space_for_every_file_is_set_aside_when_it_is_begun(tmp_path: Path) -> None:
+def test_space_for_all_files_is_set_aside_before_the_first_byte(tmp_path: Path) -> None:
     hindrance = disks.find_hindrance("ext4")
     if hindrance:
         pytest.skip(hindrance)
     with disks.mounted("ext4", tmp_path) as folder:
         present, free = sorted(folder.iterdir()), free_space(folder)
-        size = free * 6 // 10 // 4096 * 4096
-        engine = _core.Engine(threads=1, block=4096, buffers=1, writers=1, direct=True, stop_on_nonfinite=True)
-        engine.open_shard(str(folder / "a"), str(folder / "one"), size, [(0, size)])
-        # Nothing has been written yet.
-        assert engine.status()["written"] == 0
-        assert free_space(folder) <= free - size
-        with pytest.raises(ResourceError, match=rf"cannot reserve {size} bytes: No space left on device"):
-            engine.open_shard(str(folder / "b"), str(folder / "two"), size, [(0, size)])
-        engine.stop()
-        assert sorted(folder.iterdir()) == sorted([*present, folder / "a"])
+        # Shards of 30 % of the disk: three are room enough for, four not.
+        count = free * 3 // 10 // 4
+        for shards, fits in ((3, True), (4, False)):
+            weights = [{f"layers.{i}.w": np.zeros(count, np.float32) for i in range(shards)}] * 2
+            models = merges.write_models(tmp_path / str(shards), weights)
+            made = linear(models, shard_size=4 * count, threads=1, block=4096, buffers=1)
+            found: list[int] = []
+
+            def note(progress: Progress, found: list[int] = found) -> None:
+                if progress.written < count:
+                    found.append(free_space(folder))
+                raise KeyboardInterrupt
+
+            with pytest.raises(KeyboardInterrupt if fits else ResourceError) as caught:
+                execute(made, folder, on_progress=note)
+            assert fits or re.search("cannot reserve [0-9]+ bytes: No space left on device", str(caught.value))
+            assert [space <= free - shards * 4 * count for space in found] == [True] * fits
+            assert sorted(folder.iterdir()) == present
+            assert free_space(folder) == free
 
 
 def test_a_read_only_folder_is_reported(small_disk: Path, models: list[Path]) -> None:

@@ -35,7 +35,7 @@ def merge(folder: Path, masks: int, deltas: list[Any], *, later: Any = None, dty
     if later is not None:
         first[:] = later
     path = folder / "out"
-    engine.open_shard(f"{path}.partial", str(path), first.nbytes, [(0, first.nbytes)])
+    engine.open_shard(f"{path}.partial", str(path), [(0, first.nbytes)])
     weights = [1.0] * len(deltas)
     engine.fill_task_merge(0, 0, tensors, base, compute, dtype, rules, weights, "none", [], False, 1.0, [], [], False)
     while not engine.status()["shards_finished"]:

@@ -73,7 +73,7 @@ def test_an_unfinished_file_has_a_temporary_name(tmp_path: Path, made: Schedule)
     folder = tmp_path / "out"
     folder.mkdir()
     engine = _core.Engine(threads=1, block=4096, buffers=1, writers=1, direct=False, stop_on_nonfinite=True)
-    engine.open_shard(str(folder / ".a.partial"), str(folder / "a"), 8192, [(0, 4096), (4096, 4096)])
+    engine.open_shard(str(folder / ".a.partial"), str(folder / "a"), [(0, 4096), (4096, 4096)])
     engine.fill_bytes(0, 0, b"x" * 4096)
     names.append(os.listdir(folder))
     engine.fill_bytes(0, 1, b"y" * 4096)

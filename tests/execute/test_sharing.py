@@ -299,7 +299,7 @@ def test_a_copy_may_be_named_when_its_file_is_whole_already(place: Path) -> None
     engine = _core.Engine(threads=1, block=PAGE, buffers=1, writers=1, direct=True, stop_on_nonfinite=True)
     tensor = _core.Tensor.from_file(_core.MappedFile(str(source)), PAGE, 8 * PAGE, "U8")
     segments = [(0, PAGE), (PAGE, 8 * PAGE)]
-    engine.open_shard(str(place / "partial"), str(place / "whole"), 9 * PAGE, segments, [(1, tensor)])
+    engine.open_shard(str(place / "partial"), str(place / "whole"), segments, [(1, tensor)])
     engine.fill_bytes(0, 0, b"y" * PAGE)
     merges.wait_for(engine, shards=1)
     engine.fill_copy(0, 1, tensor)

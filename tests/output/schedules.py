@@ -21,6 +21,7 @@ EXECUTION = ExecutionReport(
     written=32,
     copied=2,
     shared=0,
+    kept=0,
     peak_anonymous=1000,
     peak_resident=2000,
     measure_seconds=1.0,

@@ -59,7 +59,7 @@ def test_overwrite_takes_index_and_config_away_first_and_shards_last(tmp_path: P
         (out / name).write_text("old")
     schedule = make_schedule(make_model(tmp_path / "m"))
     preparation = prepare(schedule, out, overwrite=True)
-    assert sorted(path.name for path in out.iterdir()) == sorted(["mine.txt", *weights])
+    assert sorted(path.name for path in out.iterdir()) == sorted([".pymerge.journal", "mine.txt", *weights])
     (out / "model.safetensors").touch()
     finish(schedule, preparation, EXECUTION, settings={})
     assert not any((out / name).exists() for name in weights)
