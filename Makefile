@@ -52,13 +52,13 @@ fuzz: $(STAMPS)/built $(STAMPS)/test
 # The compiled module with AddressSanitizer and UBSan, in a folder of its own, and the tests that call it from this process;
 # first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
 SANITIZED := build/sanitized
-SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_bits.py tests/conformance/test_merges.py tests/io \
+SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
 	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py
 sanitize: $(STAMPS)/sanitized $(STAMPS)/test
 	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
-		$(PYTHON) -S -m pytest -p no:cacheprovider $(PYTEST_ARGS) $(SANITIZED_TESTS)
+		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider $(PYTEST_ARGS) $(SANITIZED_TESTS)
 
 $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module with sanitizers'

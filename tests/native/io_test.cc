@@ -178,7 +178,7 @@ void test_a_shard_is_written_by_many_threads(int threads) {
       segments.push_back({at, size});
       at += size;
     }
-    writer.open_shard(finals.back() + ".part", finals.back(), at, segments, {});
+    writer.open_shard(finals.back() + ".part", finals.back(), segments, {}, {});
     for (int i = 0; i < static_cast<int>(segments.size()); ++i) {
       const std::int64_t offset = segments[static_cast<std::size_t>(i)].offset;
       if (i % 2 == 0) {
@@ -216,7 +216,7 @@ void test_a_source_that_is_cut_ends_the_writing() {
   writer.attach(&pool);
   const auto file = std::make_shared<MappedFile>(source, true, ahead);
   cut(source, 100);
-  writer.open_shard(folder + "/s.part", folder + "/s", 1 << 20, {{0, 1 << 20}}, {});
+  writer.open_shard(folder + "/s.part", folder + "/s", {{0, 1 << 20}}, {}, {});
   writer.set_copy(0, 0, file, 0);
   while (!pool.error()) std::this_thread::yield();
   ahead->stop();
@@ -274,7 +274,7 @@ void overrun() {
   ShardWriter writer(WriterOptions{.block = 4096, .buffers = 1});
   Pool pool(1, {&writer});
   writer.attach(&pool);
-  writer.open_shard(folder + "/o.part", folder + "/o", 4096, {{0, 4096}}, {});
+  writer.open_shard(folder + "/o.part", folder + "/o", {{0, 4096}}, {}, {});
   writer.set_filler(0, 0, [](std::int64_t, std::int64_t length, std::byte* out, Scratch&) {
     std::memset(out, 0, static_cast<std::size_t>(length) + 1);
     return std::int64_t{0};

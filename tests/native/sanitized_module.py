@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -33,5 +34,7 @@ def test_an_overrun_in_a_kernel_would_be_found() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode != 0
     assert done.stdout == "100\n"
-    assert "heap-buffer-overflow" in done.stderr
-    assert "weighted_sum" in done.stderr
+    # A vector of which a part is inside has no name of its own.
+    assert re.search("AddressSanitizer: (heap-buffer-overflow|unknown-crash)", done.stderr)
+    # Where it was, in whatever function: pybind11 strips the names.
+    assert re.search(r"#0 .*sanitized/site/pymerge/_core\.", done.stderr)

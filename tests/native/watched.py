@@ -18,9 +18,9 @@ CSRC = ROOT / "csrc"
 _SANITIZERS = {
     "": ["-Wall", "-Wextra", "-Werror"],
     # It does not know fences, which is a warning; what they order is ordered by atomics too.
-    "thread": ["-g", "-Wno-tsan"],
-    "address": ["-g"],
-    "address,undefined": ["-g", "-fno-sanitize-recover=undefined"],
+    "thread": ["-g1", "-Wno-tsan"],
+    "address": ["-g1"],
+    "address,undefined": ["-g1", "-fno-sanitize-recover=undefined"],
 }
 
 
