@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Floor", "drop_caches", "read_all", "warm_caches"]
+__all__ = ["CHUNK", "DIRECT_CHUNK", "Floor", "drop_caches", "read_all", "warm_caches", "write_plain"]
 
-_CHUNK = 1 << 20
-_DIRECT_CHUNK = 4 << 20
+CHUNK = 1 << 20
+DIRECT_CHUNK = 4 << 20
 
 
 def drop_caches(paths: Sequence[Path]) -> None:
@@ -40,7 +40,7 @@ def warm_caches(paths: Sequence[Path]) -> None:
 
 def read_all(paths: Sequence[Path]) -> float:
     """Seconds to read every byte of the files once."""
-    buffer = bytearray(_CHUNK)
+    buffer = bytearray(CHUNK)
     started = time.perf_counter()
     for path in paths:
         with path.open("rb", buffering=0) as file:
@@ -49,9 +49,10 @@ def read_all(paths: Sequence[Path]) -> float:
     return time.perf_counter() - started
 
 
-def _write(path: Path, size: int, flags: int, chunk: int) -> float:
+def write_plain(path: Path, size: int, flags: int, chunk: int) -> float:
+    """Seconds to write and sync a file of `size` bytes, chunk by chunk; it is removed."""
     buffer = mmap.mmap(-1, chunk)  # page-aligned, as direct writes need
-    buffer.write(os.urandom(4096) * (chunk // 4096))
+    buffer.write(os.urandom(chunk))
     started = time.perf_counter()
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | flags, 0o666)
     try:
@@ -97,11 +98,11 @@ class Floor:
         self._cold = cold
         size, target = like.stat().st_size, folder / "floor.bin"
         self._means: dict[str, Callable[[], float]] = {
-            "buffered": lambda: _write(target, size, 0, _CHUNK),
+            "buffered": lambda: write_plain(target, size, 0, CHUNK),
             "cp": lambda: _copy(target, like),
         }
         if hasattr(os, "O_DIRECT"):
-            self._means["direct"] = lambda: _write(target, size, os.O_DIRECT, _DIRECT_CHUNK)
+            self._means["direct"] = lambda: write_plain(target, size, os.O_DIRECT, DIRECT_CHUNK)
         self.reads: list[float] = []
         self.together: list[float] = []
         self.writes: dict[str, list[float]] = {name: [] for name in self._means}

@@ -16,26 +16,41 @@ if TYPE_CHECKING:
     from pymerge.errors import PymergeError
     from pymerge.execute.memory import mask, merge_tensors
     from pymerge.execute.state_dicts import merge_state_dicts
+    from pymerge.verify.compare import compare
+    from pymerge.verify.folder import verify
 
     __version__: str
 
-__all__ = ["MergeReport", "PymergeError", "__version__", "mask", "merge", "merge_state_dicts", "merge_tensors", "plan"]
+__all__ = [
+    "MergeReport",
+    "PymergeError",
+    "__version__",
+    "compare",
+    "mask",
+    "merge",
+    "merge_state_dicts",
+    "merge_tensors",
+    "plan",
+    "verify",
+]
 
 _HOMES = {
     "MergeReport": "pymerge.api",
     "PymergeError": "pymerge.errors",
+    "compare": "pymerge.verify.compare",
     "mask": "pymerge.execute.memory",
     "merge": "pymerge.api",
     "merge_state_dicts": "pymerge.execute.state_dicts",
     "merge_tensors": "pymerge.execute.memory",
     "plan": "pymerge.api",
+    "verify": "pymerge.verify.folder",
 }
 
 
 class _Package(ModuleType):
     """The module of the package: a public name in it is not lost to a sub-package.
 
-    `plan` is both a function and a folder, and Python would bind the folder's module here as soon as
+    `plan` and `verify` are both functions and folders, and Python would bind a folder's module here as soon as
     anything imports from it. `from pymerge.plan import ...` works all the same.
     """
 

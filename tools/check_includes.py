@@ -33,7 +33,14 @@ PYTHON_USERS = {
     "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", *TRITON_FOLDERS),
     "triton": ("pymerge/backends/", "triton.py", *TRITON_FOLDERS),
     "pymerge._cuda": ("pymerge/backends/",),
-    "pymerge._core": ("pymerge/checkpoint/", "pymerge/backends/", "pymerge/execute/", "pymerge/output/", "kernels/"),
+    "pymerge._core": (
+        "pymerge/checkpoint/",
+        "pymerge/backends/",
+        "pymerge/execute/",
+        "pymerge/output/",
+        "pymerge/verify/",
+        "kernels/",
+    ),
 }
 KERNELS_MAY_IMPORT = ("pymerge.kernels", "pymerge.ops", "pymerge.dtypes", "pymerge.errors", "pymerge._core")
 

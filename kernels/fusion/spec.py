@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..common.convert import NUMPY_DTYPES, Array, decode, decode_delta, encode, magnitude_keys
+from ..common.convert import Array, decode, decode_delta, encode, magnitude_keys
 from ..common.lines import spread_lines
 
 PASSES = 1
@@ -31,10 +31,30 @@ def run(
     out_dtype: str,
 ) -> Array:
     """The contract, bit for bit; `tensors` holds one."""
-    real = NUMPY_DTYPES[compute].type
     origin = decode(base, compute)
     with np.errstate(all="ignore"):
         delta = decode_delta(tensors[0], base, compute)
-        scores = magnitude_keys(delta * spread_lines(factors, lines, compute))
-        reached = scores >= magnitude_keys(np.array([threshold]).astype(real))
-        return encode(origin + np.where(reached, delta, real(0)), out_dtype)
+        reached = _reached(delta, factors, lines, threshold, compute)
+        return encode(origin + np.where(reached, delta, delta.dtype.type(0)), out_dtype)
+
+
+def decide(
+    tensors: Sequence[Array],
+    base: Array,
+    factors: Sequence[float],
+    lines: tuple[int, int, bool],
+    threshold: float,
+    compute: str,
+) -> Array:
+    """What `run` decides of each element, [1, N]: whether its score reaches the threshold."""
+    with np.errstate(all="ignore"):
+        reached = _reached(decode_delta(tensors[0], base, compute), factors, lines, threshold, compute)
+    return reached[None].astype(np.int8)
+
+
+def _reached(
+    delta: Array, factors: Sequence[float], lines: tuple[int, int, bool], threshold: float, compute: str
+) -> Array:
+    scores = magnitude_keys(delta * spread_lines(factors, lines, compute))
+    reached: Array = scores >= magnitude_keys(np.array([threshold]).astype(delta.dtype))
+    return reached

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..common.convert import NUMPY_DTYPES, Array, decode, encode
+from ..common.convert import Array, decode, encode
 
 PASSES = 1
 
@@ -25,14 +25,25 @@ FLOOR = 1e-6
 
 def run(tensors: Sequence[Array], base: Array, t: float, compute: str, out_dtype: str) -> Array:
     """The contract, bit for bit; `tensors` holds one."""
-    real = NUMPY_DTYPES[compute].type
     (tensor,) = tensors
     value, origin = decode(tensor, compute), decode(base, compute)
     with np.errstate(all="ignore"):
         delta = value - origin
-        distance = np.abs(delta)
-        share = real(t) / np.where(distance < real(FLOOR), real(FLOOR), distance)
+        share = _share(delta, t)
         return encode(np.where(share >= 1, value, origin + share * delta), out_dtype)
+
+
+def decide(tensors: Sequence[Array], base: Array, t: float, compute: str) -> Array:
+    """What `run` decides of each element, [1, N]: whether it is near."""
+    with np.errstate(all="ignore"):
+        near: Array = _share(decode(tensors[0], compute) - decode(base, compute), t) >= 1
+    return near[None].astype(np.int8)
+
+
+def _share(delta: Array, t: float) -> Array:
+    real, distance = delta.dtype.type, np.abs(delta)
+    share: Array = real(t) / np.where(distance < real(FLOOR), real(FLOOR), distance)
+    return share
 
 
 def ideal(tensor: Array, base: Array, t: float) -> Array:

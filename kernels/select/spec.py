@@ -40,15 +40,15 @@ EMPTY = ((1 << 63) - 1, -1)
 def _cut(keys: Array, count: int) -> tuple[int, int]:
     if count == 0:
         return EMPTY
-    order = np.argsort(~keys, kind="stable")  # largest first, lowest index first among equals
-    last = int(order[count - 1])
-    return int(keys[last]), last
+    limit = np.partition(keys, keys.size - count)[keys.size - count]
+    at_limit = np.flatnonzero(keys == limit)
+    return int(limit), int(at_limit[count - np.count_nonzero(keys > limit) - 1])
 
 
 def run(
     tensors: Sequence[Array], base: Array | None, counts: Sequence[int], compute: str
 ) -> tuple[tuple[int, int], ...]:
-    """The contract, bit for bit: a stable sort."""
+    """The contract, bit for bit: the k-th largest key, and which of those that equal it is the last."""
     return tuple(
         _cut(magnitude_keys(decode_delta(tensor, base, compute)), count)
         for tensor, count in zip(tensors, counts, strict=True)

@@ -37,6 +37,31 @@ from ..mask import spec as mask
 PASSES = 1
 
 
+def _agreeing(
+    kept: list[Array], coefficients: Sequence[float], consensus: str, votes: Sequence[float], real: Any
+) -> list[Array]:
+    """Who takes part at which elements, a [N] bool array for each."""
+    if consensus == "overlap":
+        return [~(part == 0) for part in kept]
+    ballots = [real(v) * part for v, part in zip(votes or coefficients, kept, strict=True)]
+    counted = [np.nan_to_num(np.sign(ballot)) for ballot in ballots] if consensus == "count" else ballots
+    total = counted[0]
+    for ballot in counted[1:]:
+        total = total + ballot
+    side = np.where(total >= 0, real(1), real(-1))
+    return [~(ballot * side <= 0) for ballot in ballots]
+
+
+def _pick(parts: list[Array], agreeing: list[Array]) -> tuple[Array, Array]:
+    """The largest part of those that take part, and whose it is; +0 and -1 where none does."""
+    merged, owner = np.zeros_like(parts[0]), np.full(parts[0].size, -1, np.int32)
+    for i, (part, agrees) in enumerate(zip(parts, agreeing, strict=True)):
+        larger = agrees & (magnitude_keys(part) > magnitude_keys(merged))
+        merged = np.where(larger, part.dtype.type(0) + part, merged)
+        owner[larger] = i
+    return merged, owner
+
+
 def _elect(
     kept: list[Array],
     coefficients: Sequence[float],
@@ -50,23 +75,11 @@ def _elect(
     real: Any,
 ) -> Array:
     parts = [real(c) * part for c, part in zip(coefficients, kept, strict=True)]
-    ballots = [real(v) * part for v, part in zip(votes or coefficients, kept, strict=True)]
-    if consensus == "overlap":
-        agreeing = [~(part == 0) for part in kept]
-    else:
-        counted = [np.nan_to_num(np.sign(ballot)) for ballot in ballots] if consensus == "count" else ballots
-        total = counted[0]
-        for ballot in counted[1:]:
-            total = total + ballot
-        side = np.where(total >= 0, real(1), real(-1))
-        agreeing = [~(ballot * side <= 0) for ballot in ballots]
-    merged = np.zeros_like(kept[0])
+    agreeing = _agreeing(kept, coefficients, consensus, votes, real)
     if pick:
-        for part, agrees in zip(parts, agreeing, strict=True):
-            larger = agrees & (magnitude_keys(part) > magnitude_keys(merged))
-            merged = np.where(larger, real(0) + part, merged)
-        picked: Array = merged * real(scale)
+        picked: Array = _pick(parts, agreeing)[0] * real(scale)
         return picked
+    merged = np.zeros_like(kept[0])
     divisor = np.zeros_like(kept[0])
     taking = np.zeros(merged.size, np.int64)
     single = np.zeros_like(kept[0])
@@ -111,3 +124,32 @@ def run(
             for part, coefficient in zip(kept[1:], coefficients[1:], strict=True):
                 merged = merged + part * real(coefficient)
         return encode(origin + merged, out_dtype)
+
+
+def decide(
+    tensors: Sequence[Array],
+    base: Array,
+    rules: Sequence[tuple[Any, ...]],
+    coefficients: Sequence[float],
+    consensus: str,
+    weights: Sequence[float],
+    normalize: bool,
+    scale: float,
+    votes: Sequence[float],
+    alone: Sequence[float],
+    pick: bool,
+    compute: str,
+) -> Array:
+    """What `run` decides of each element, [decisions, N] integers: masks, who takes part, who is picked."""
+    real = NUMPY_DTYPES[compute].type
+    deltas = [decode_delta(tensor, base, compute) for tensor in tensors]
+    masks = mask.run_each(rules, tensors, deltas, compute)
+    if consensus == "none":
+        return np.stack(masks)
+    with np.errstate(all="ignore"):
+        kept = [np.where(keeps, delta, real(0)) for keeps, delta in zip(masks, deltas, strict=True)]
+        agreeing = _agreeing(kept, coefficients, consensus, votes, real)
+        if not pick:
+            return np.stack([*masks, *(agrees.astype(np.int8) for agrees in agreeing)])
+        owner = _pick([real(c) * part for c, part in zip(coefficients, kept, strict=True)], agreeing)[1]
+        return np.stack([*masks, owner])

@@ -6,6 +6,8 @@ from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from pymerge.backends.calls import Call, call_of, flatten_rule
 from pymerge.dtypes import DType
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
@@ -21,7 +23,7 @@ from pymerge.kernels.task_merge import spec as task_merge
 from pymerge.kernels.weighted_sum import spec as weighted_sum
 from pymerge.ops import Combine, Copy, Cut, MaskedTotals, MaskRule, Measure
 
-__all__ = ["ReferenceOps"]
+__all__ = ["ReferenceOps", "decide"]
 
 _NAMES = {dtype: name for name, dtype in NUMPY_DTYPES.items()}
 
@@ -38,6 +40,12 @@ _MEASURES: dict[str, tuple[Callable[..., Any], Callable[[Any], object]]] = {
     "masked_sum": (masked_sum.run, lambda totals: tuple(MaskedTotals(*total) for total in totals)),
     "overlap": (overlap.run, tuple),
     "row_divergence": (row_divergence.run, lambda divergences: divergences),
+}
+#: Kernel -> what it decides of each element; of the others an output is a continuous function.
+_DECISIONS: dict[str, Callable[..., Array]] = {
+    "task_merge": task_merge.decide,
+    "near_swap": near_swap.decide,
+    "fusion": fusion.decide,
 }
 _COMBINES: dict[str, Callable[..., Array]] = {
     "weighted_sum": weighted_sum.run,
@@ -77,3 +85,11 @@ class ReferenceOps:
     def mask(self, rule: MaskRule, delta: Any, out: Any) -> None:
         """Write the int8 mask of a rule; see `pymerge.backends.protocol.Ops`."""
         out[:] = mask.run(flatten_rule(rule), delta)
+
+
+def decide(request: Combine, operands: Sequence[Any], compute: DType) -> Any:
+    """What a combine decides of every element on the way, [decisions, n] integers: none for many requests."""
+    call = call_of(request)
+    if call.kernel not in _DECISIONS:
+        return np.empty((0, operands[0].size), np.int8)
+    return _DECISIONS[call.kernel](*_inputs(call, operands), *call.arguments, compute.name)

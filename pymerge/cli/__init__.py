@@ -20,6 +20,7 @@ from pymerge.cli.merge import merge
 from pymerge.cli.methods import methods
 from pymerge.cli.options import show_version
 from pymerge.cli.plan import plan
+from pymerge.cli.verify import verify
 
 __all__ = ["app", "main", "run"]
 
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (merge, plan, inspect, methods, doctor):
+for command in (merge, plan, inspect, verify, methods, doctor):
     app.command()(command)
 app.add_typer(bench)
 

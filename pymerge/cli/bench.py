@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from pymerge.backends import DEVICE_BACKENDS, resolve_backend
 from pymerge.cli import options
 from pymerge.cli.console import Format, print_json
+from pymerge.cli.quantities import parse_memory
 
 __all__ = ["bench"]
 
@@ -20,6 +22,13 @@ bench = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
+
+
+Record = dict[str, Any]
+
+history = Annotated[
+    Path | None, typer.Option("--history", metavar="FILE", help="Append the records to a file of JSON lines.")
+]
 
 
 def _split(text: str) -> list[str]:
@@ -48,9 +57,7 @@ def kernels(
         int | None, typer.Option("--size", min=1, help="Elements of an input. [default: four times the cache]")
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each.")] = 5,
-    history: Annotated[
-        Path | None, typer.Option("--history", metavar="FILE", help="Append the records to a file of JSON lines.")
-    ] = None,
+    history: history = None,
     answer: options.answer = Format.HUMAN,
 ) -> None:
     """Time kernels against copying and reading memory: the compiled ones on one thread, or a GPU's."""
@@ -70,11 +77,86 @@ def kernels(
             from pymerge.bench.device import bench_device
 
             found = bench_device(backend, chosen, _split(dtype), _numbers(models), size, rounds, history)
-        if answer is Format.HUMAN:
-            show(found, lambda line: print(line, flush=True))
-        else:
-            records = list(found)
-            if answer is Format.JSON:
-                print_json(records)
+        _answer(found, show, answer)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+@bench.command()
+def io(
+    folder: Annotated[Path, typer.Argument(help="Whose disk; a file is written there, and removed.", metavar="DIR")],
+    size: Annotated[
+        int, typer.Option("--size", parser=parse_memory, metavar="SIZE", help="Bytes of the file.")
+    ] = "512MiB",  # type: ignore[assignment]  # Typer parses it
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each means.")] = 5,
+    history: history = None,
+    answer: options.answer = Format.HUMAN,
+) -> None:
+    """Time reading and writing a file: buffered, past the page cache, and mapped."""
+    from pymerge.bench.io import bench_io, show
+
+    try:
+        _answer(bench_io(folder, size, rounds, history), show, answer)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+@bench.command()
+def merge(
+    recipe: options.recipe,
+    merge_options: Annotated[
+        list[str] | None, typer.Argument(help="Options of merge, after --.", metavar="[-- OPTIONS]")
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Whose disk outputs go to; they are removed.")
+    ] = Path(),
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed merges; one more comes first.")] = 5,
+    cold: Annotated[bool, typer.Option("--cold", help="Drop the inputs from the page cache before each.")] = False,
+    history: history = None,
+    answer: options.answer = Format.HUMAN,
+) -> None:
+    """Merge RECIPE several times and say where the time goes."""
+    from pymerge.bench.process import CommandFailedError
+    from pymerge.bench.recipe import bench_recipe, show
+
+    try:
+        record = bench_recipe(Path(recipe), out, merge_options or (), rounds, cold, history)
+    except (ValueError, CommandFailedError) as error:
+        raise typer.BadParameter(str(error)) from error
+    if answer is Format.HUMAN:
+        show(record, print)
+    elif answer is Format.JSON:
+        print_json(record)
+
+
+@bench.command()
+def compare(
+    file: Annotated[Path, typer.Argument(help="A history, as --history makes it.", metavar="FILE")],
+    before: Annotated[
+        str, typer.Option("--before", metavar="RUN", help="A run: 1 the oldest, -1 the latest, or its time.")
+    ] = "-2",
+    after: Annotated[str, typer.Option("--after", metavar="RUN", help="The run to compare with it.")] = "-1",
+    answer: options.answer = Format.HUMAN,
+) -> None:
+    """Compare two runs of a history, and say what is faster or slower beyond their noise."""
+    from pymerge.bench.compare import compare_runs, show
+
+    try:
+        found = compare_runs(file, before, after)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if answer is Format.HUMAN:
+        show(found, print)
+    elif answer is Format.JSON:
+        print_json(found)
+
+
+def _answer(
+    found: Iterator[Record], show: Callable[[Iterator[Record], Callable[[str], None]], None], how: Format
+) -> None:
+    if how is Format.HUMAN:
+        show(found, lambda line: print(line, flush=True))
+        return
+    records = list(found)
+    if how is Format.JSON:
+        print_json(records)

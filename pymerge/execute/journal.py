@@ -31,8 +31,8 @@ _FORMAT = 1
 
 
 class Journal:
-    """An open journal; `claim` makes one. Leaving it as a context releases the lock; after an error with
-    nothing recorded, the file goes.
+    """An open journal; `claim` makes one. Leaving it as a context releases the lock; after an error, a new
+    journal with nothing recorded goes.
 
     Attributes:
         identity: what an earlier attempt recorded; None for a new journal.
@@ -48,6 +48,7 @@ class Journal:
         self._descriptor = descriptor
         self._folder_synced = False
         self._load()
+        self._new = self.identity is None and not self.damaged
 
     def __enter__(self) -> Journal:
         return self
@@ -55,7 +56,7 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None and not self.recorded:
+        if error is not None and self._new and not self.recorded:
             self.remove()
         self.close()
 
@@ -80,18 +81,18 @@ class Journal:
             os.lseek(self._descriptor, 0, os.SEEK_END)
 
     def begin(self, identity: Mapping[str, Any]) -> None:
-        """Say what will be made, anew or as before, and by whom.
+        """Say what will be made, unless an earlier attempt said it, and by whom.
 
         Raises:
             ResourceError: the disk refuses.
         """
-        if self.identity != identity:
+        if self.identity is None:
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)
-            self.recorded = {}
             self._write([{"journal": _FORMAT, "identity": identity}])
-        self.identity = identity
+            self.identity = identity
         self._write([_describe_process()])
+        self._sync()
 
     def record(self, digests: Mapping[str, str], *, durable: bool = True) -> None:
         """Note tensors that are written and synced.
@@ -104,18 +105,12 @@ class Journal:
         """
         self._write({"tensor": name, "digest": digest} for name, digest in digests.items())
         self.recorded.update(digests)
-        if not durable:
-            return
-        try:
-            os.fsync(self._descriptor)
-            if not self._folder_synced:
-                _sync_folder(self.path.parent)
-                self._folder_synced = True
-        except OSError as error:
-            raise _refusal(self.path, error) from error
+        if durable:
+            self._sync()
 
     def forget(self) -> None:
-        """Drop what is recorded: it cannot be relied on."""
+        """Drop what an earlier attempt said and recorded."""
+        self.identity = None
         self.recorded = {}
 
     def remove(self) -> None:
@@ -126,9 +121,19 @@ class Journal:
 
     def close(self) -> None:
         """Release the lock; the file stays."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        # In this order: Ctrl-C may come between the two, and the number be another file's by then.
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._descriptor)
+            if not self._folder_synced:
+                _sync_folder(self.path.parent)
+                self._folder_synced = True
+        except OSError as error:
+            raise _refusal(self.path, error) from error
 
     def _write(self, entries: Iterable[Mapping[str, Any]]) -> None:
         data = "".join(json.dumps(entry) + "\n" for entry in entries).encode()

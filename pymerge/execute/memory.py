@@ -16,11 +16,11 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.methods import get_method, method_names
 from pymerge.methods._task_vectors import random_rules, ranked_rules
 from pymerge.methods.base import BaseRule, Inputs, Method, Parameter, Value, _Required
-from pymerge.ops import KEEP_ALL, KEEP_NONE, Cut, MaskRule, Select, TopK
+from pymerge.ops import KEEP_ALL, KEEP_NONE, Combine, Cut, MaskRule, Select, TopK
 from pymerge.plan.parameters import convert_value
 from pymerge.schedule.machine import usable_processors
 
-__all__ = ["Settings", "check_arity", "find_method", "mask", "merge_tensors", "run_program"]
+__all__ = ["Settings", "check_arity", "find_combine", "find_method", "mask", "merge_tensors", "run_program"]
 
 
 def merge_tensors(
@@ -113,14 +113,26 @@ def run_program(
     group_cuts: tuple[Cut, ...] | None = None,
 ) -> None:
     """Run a method's program on flat arrays; `group_cuts` answers its first select."""
+    ops.combine(find_combine(method, inputs, ops, operands, compute, group_cuts), operands, compute, out)
+
+
+def find_combine(
+    method: Method,
+    inputs: Inputs,
+    ops: Ops,
+    operands: list[Any],
+    compute: DType,
+    group_cuts: tuple[Cut, ...] | None = None,
+) -> Combine:
+    """Run the measures of a method's program; returns the combine that it ends with."""
     program = method.program(inputs)
     answer: object = None
     while True:
         try:
             request = program.send(answer)
         except StopIteration as stop:
-            ops.combine(stop.value, operands, compute, out)
-            return
+            combine: Combine = stop.value
+            return combine
         answer, group_cuts = group_cuts or ops.measure(request, operands, compute), None
 
 

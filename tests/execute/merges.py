@@ -15,8 +15,8 @@ import toys
 
 import pymerge
 from pymerge import _core
-from pymerge.execute import ExecutionReport, execute
-from pymerge.schedule import Schedule, make_schedule
+from pymerge.execute import ExecutionReport, checkpoints, execute, feeders, flow
+from pymerge.schedule import Schedule, budget, make_schedule
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -149,3 +149,13 @@ def wait_for(engine: _core.Engine, *, shards: int) -> None:
     """Wait until so many files are finished; raises what a worker raised."""
     while engine.status()["shards_finished"] < shards:
         engine.wait(1.0)
+
+
+def take_small_steps(patch: pytest.MonkeyPatch) -> None:
+    """Have merges of kilobytes looked at, recorded and stopped as often as those of gigabytes."""
+    patch.setattr(checkpoints, "EVERY", 0.005)
+    patch.setattr(budget, "_LARGE_BLOCKS", (4096,))
+    patch.setattr(flow, "_AHEAD", 8192)
+    patch.setattr(feeders.StreamFeeder, "ahead", 8192)
+    patch.setattr(flow, "_POLL", 0.0001)
+    patch.setattr(flow, "_PROGRESS_EVERY", 0.0)

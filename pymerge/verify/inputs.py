@@ -1,0 +1,124 @@
+"""The inputs of a finished merge, found again: its recipe, its models where they are now, whether they are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pymerge.config import load_recipe, suggest_name
+from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
+from pymerge.errors import PymergeError, RecipeError
+from pymerge.output.fingerprint import fingerprint
+from pymerge.output.folder import RECIPE
+from pymerge.plan import make_plan
+from pymerge.plan.values import MergePlan
+from pymerge.verify.manifest import InputFile, Manifest, parse_files
+from pymerge.verify.values import Check, Finding
+
+__all__ = ["find_inputs"]
+
+
+def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> tuple[MergePlan | None, Check]:
+    """Plan the merge again.
+
+    Args:
+        models: where models are now, by the names that the recipe has for them.
+
+    Returns:
+        The plan, None if a model is gone or is not what was merged; and the check "inputs".
+
+    Raises:
+        RecipeError: `models` names what is not in the recipe, or one folder twice.
+    """
+    if not (folder / RECIPE).exists():
+        return None, Check.skip("inputs", f"there is no {RECIPE}")
+    try:
+        config = load_recipe(folder / RECIPE, lenient=manifest.lenient)
+    except RecipeError as error:
+        return None, Check("inputs", "damaged", tuple(Finding(str(problem)) for problem in error.problems))
+    names = _list_names(config)
+    paths = _locate(names, models)
+    try:
+        plan = make_plan(
+            _relocate(config, paths), lenient=manifest.lenient, seed=manifest.seed, allow_crimes=manifest.allow_crimes
+        )
+    except PymergeError as error:
+        found = error.problems if isinstance(error, RecipeError) else (error,)
+        unchecked = tuple(Finding(_advise(str(problem))) for problem in found)
+        return None, Check("inputs", "the merge cannot be planned again", unchecked=unchecked)
+    changed, touched = [], []
+    was = {path: name for name, path in paths.items()}
+    for model in plan.models:
+        name = str(replace(model.ref, path=was[model.ref.path]))
+        then = manifest.inputs.get(name, {})
+        whole = any(file.whole for file in then.values())
+        now = parse_files(fingerprint(model, whole=whole)["files"])
+        differences = list(_compare(then, now))
+        changed += [Finding(f'is not the model "{name}" that was merged: {text}', file) for file, text in differences]
+        if not differences and then != now:
+            touched.append(name)
+    summary = f"{len(plan.models)} models, headers and sizes as they were"
+    if touched:
+        summary += f" (written or copied since: {', '.join(touched)})"
+    check = Check("inputs", "not those that were merged" if changed else summary, unchecked=tuple(changed))
+    return (None if changed else plan), check
+
+
+def _advise(problem: str) -> str:
+    return (
+        problem + "; --model NAME=FOLDER says where a model is now" if "there is no such folder" in problem else problem
+    )
+
+
+def _list_names(config: MergeConfig) -> list[str]:
+    names = [entry.model.path for entry in config.models]
+    for piece in config.slices:
+        names += [entry.model.path for entry in piece.sources]
+    bases = [piece.base_model for piece in config.slices] + [config.base_model]
+    return list(dict.fromkeys(names + [base.path for base in bases if base]))
+
+
+def _locate(names: list[str], models: Mapping[str, str]) -> dict[str, str]:
+    for name in models:
+        if name not in names:
+            raise RecipeError(f'the recipe has no model "{name}"; {suggest_name(name, names, "models")}')
+    paths = {name: models.get(name, name) for name in names}
+    if len(set(paths.values())) < len(paths):
+        # In a recipe, models are told from each other by their names.
+        raise RecipeError("two models of the recipe cannot be at one place; name it in two ways, such as by a link")
+    return paths
+
+
+def _relocate(config: MergeConfig, paths: Mapping[str, str]) -> MergeConfig:
+    def move(ref: ModelRef) -> ModelRef:
+        return replace(ref, path=paths[ref.path])
+
+    def move_all(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+        return tuple(replace(entry, model=move(entry.model)) for entry in inputs)
+
+    def move_slice(piece: Slice) -> Slice:
+        return replace(piece, sources=move_all(piece.sources), base_model=piece.base_model and move(piece.base_model))
+
+    return replace(
+        config,
+        models=move_all(config.models),
+        slices=tuple(map(move_slice, config.slices)),
+        base_model=config.base_model and move(config.base_model),
+    )
+
+
+def _compare(then: Mapping[str, InputFile], now: Mapping[str, InputFile]) -> Iterator[tuple[str, str]]:
+    """(file, what is different) of a model's files; times do not count."""
+    for name, file in now.items():
+        old = then.get(name)
+        if old is None:
+            yield name, "there was no such file"
+        elif old.size != file.size:
+            yield name, f"it has {file.size:,} bytes and had {old.size:,}"
+        elif old.header != file.header:
+            yield name, "its header is another"
+        elif old.whole != file.whole:
+            yield name, "its SHA-256 is another"
+    for name in then.keys() - now.keys():
+        yield name, "it is gone"

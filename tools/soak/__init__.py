@@ -1,0 +1,1 @@
+"""Random merges under random faults: `python -m tools.soak --help`."""
