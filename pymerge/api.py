@@ -19,7 +19,7 @@ from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, PymergeError, RecipeError
 from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
-from pymerge.output import MergeReport, finish, prepare
+from pymerge.output import MergeReport, find_extras, finish, prepare
 from pymerge.plan import make_plan
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import make_schedule
@@ -149,8 +149,9 @@ def merge(
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     clock.end("plan")
-    # Before an old model is touched: a backend that cannot run must cost nothing.
+    # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
+    find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
     preparation = prepare(
         schedule, Path(out), overwrite=overwrite, restart=restart, reflink=reflink, hash_inputs=hash_inputs
     )

@@ -2,10 +2,14 @@
 
 A message says what is wrong, where, and what to do. Mistakes in a recipe are collected as
 `Problem` values and raised together, so that one run shows all of them.
+
+What a message quotes comes from files of strangers. It is shown, but it cannot act: whatever would
+move a terminal's cursor, begin a line or turn the direction of text is written as its number.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -22,7 +26,24 @@ __all__ = [
     "ResourceError",
     "ShapeError",
     "add_note",
+    "printable",
 ]
+
+#: Control characters (C0, DEL, C1), ends of lines, marks of direction, and halves of surrogate pairs.
+_ACTIVE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """`text` with what a terminal would act on written by its number, as JSON does; `lines` keeps line breaks."""
+    return _ACTIVE.sub(lambda found: "\n" if lines and found[0] == "\n" else f"\\u{ord(found[0]):04x}", text)
+
+
+#: Characters of a line of a message. A name may have a hundred million.
+_LINE = 20_000
+
+
+def _show_line(text: str) -> str:
+    return printable(text if len(text) <= _LINE else f"{text[: _LINE // 2]} ... {text[-_LINE // 2 :]}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +74,16 @@ class Problem:
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
         advice = f" ({self.hint})" if self.hint else ""
-        return f"{place}{self.message}{advice}"
+        return _show_line(f"{place}{self.message}{advice}")
 
 
 class PymergeError(Exception):
-    """Base of all errors that pymerge raises on purpose."""
+    """Base of all errors that pymerge raises on purpose; each argument is one line of the message."""
 
     exit_code = 70
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(map(_show_line, lines)))
 
 
 class RecipeError(PymergeError):
@@ -70,7 +94,7 @@ class RecipeError(PymergeError):
     def __init__(self, problems: Iterable[Problem] | str) -> None:
         found = (Problem(problems),) if isinstance(problems, str) else tuple(problems)
         self.problems: tuple[Problem, ...] = found
-        super().__init__("\n".join(str(problem) for problem in found))
+        super().__init__(*(str(problem) for problem in found))
 
 
 class FormatError(PymergeError):

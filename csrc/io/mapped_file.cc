@@ -34,13 +34,22 @@ long count_faults() {
   return -1;
 }
 
+[[noreturn]] void refuse_shorter(const std::string& path, std::int64_t end) {
+  throw Error(
+      ErrorCode::kFormat,
+      "the file has become shorter while it was read; wait until nothing writes to it, then "
+      "run the command again",
+      path, "", end);
+}
+
 }  // namespace
 
 MappedFile::MappedFile(std::string path, bool in_place, std::shared_ptr<ReadAhead> read_ahead)
     : path_(std::move(path)),
       place_(in_place ? Place::kUnknown : Place::kCostly),
       read_ahead_(std::move(read_ahead)) {
-  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe would wait for its writer.
+  fd_ = open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd_ < 0) throw_errno("cannot open", path_, errno);
   struct stat status{};
   if (fstat(fd_, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -57,9 +66,11 @@ MappedFile::MappedFile(std::string path, bool in_place, std::shared_ptr<ReadAhea
     throw_errno("cannot map", path_, number);
   }
   data_ = static_cast<std::byte*>(data);
+  guard_.emplace(data_, size_);
 }
 
 MappedFile::~MappedFile() {
+  guard_.reset();
   if (data_ != nullptr) munmap(data_, static_cast<std::size_t>(size_));
   close(fd_);
 }
@@ -94,10 +105,25 @@ bool MappedFile::is_cheap_in_place(std::int64_t offset, std::int64_t length) con
 // A huge page costs one fault, small ones one each 64 KiB: 32.
 bool MappedFile::touch_huge_page(std::int64_t begin) const {
   const long before = count_faults();
-  for (std::int64_t at = begin; at < begin + kHugePage; at += page_size()) {
+  touch(begin, begin + kHugePage);
+  return before >= 0 && count_faults() - before <= 4;
+}
+
+void MappedFile::touch(std::int64_t begin, std::int64_t end) const {
+  for (std::int64_t at = begin; at < end; at += page_size()) {
     static_cast<void>(*static_cast<const volatile std::byte*>(data_ + at));
   }
-  return before >= 0 && count_faults() - before <= 4;
+}
+
+void MappedFile::check_whole(std::int64_t offset, std::int64_t length) const {
+  touch(offset, offset + length);
+  check_whole();
+}
+
+void MappedFile::refuse_loss() const {
+  struct stat status{};
+  if (fstat(fd_, &status) == 0 && status.st_size < size_) refuse_shorter(path_, status.st_size);
+  throw_errno("cannot read where it is mapped", path_, EIO);
 }
 
 void MappedFile::read(std::int64_t offset, std::int64_t length, std::byte* out) const {
@@ -105,12 +131,7 @@ void MappedFile::read(std::int64_t offset, std::int64_t length, std::byte* out) 
     const ssize_t got = pread(fd_, out, static_cast<std::size_t>(length), offset);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) throw_errno("cannot read", path_, errno);
-    if (got == 0) {
-      throw Error(ErrorCode::kFormat,
-                  "the file has become shorter while it was read; wait until nothing writes to it, "
-                  "then run the command again",
-                  path_, "", offset);
-    }
+    if (got == 0) refuse_shorter(path_, offset);
     out += got;
     offset += got;
     length -= got;

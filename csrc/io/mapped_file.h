@@ -6,8 +6,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "io/map_guard.h"
 #include "io/read_ahead.h"
 
 namespace pymerge {
@@ -36,6 +38,14 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   bool is_cheap_in_place(std::int64_t offset, std::int64_t length) const;
   // Copies [offset, offset + length). Throws Error if the file has become shorter or fails.
   void read(std::int64_t offset, std::int64_t length, std::byte* out) const;
+  // After reading in place: throws the same Error if not all of it was there. Costs next to
+  // nothing.
+  void check_whole() const {
+    if (guard_ && guard_->lost()) refuse_loss();
+  }
+  // For when a system call has failed on [offset, offset + length) of the mapping, where no reading
+  // shows why: looks at every page, then as above.
+  void check_whole(std::int64_t offset, std::int64_t length) const;
 
   // Has the page cache hold [offset, offset + length), by way of kHugePage bytes at `buffer`;
   // little work where it does.
@@ -50,11 +60,14 @@ class MappedFile : public std::enable_shared_from_this<MappedFile> {
   enum class Place { kUnknown, kProbing, kCheap, kCostly };
   bool is_cached(std::int64_t offset) const;
   bool touch_huge_page(std::int64_t begin) const;
+  void touch(std::int64_t begin, std::int64_t end) const;
+  [[noreturn]] void refuse_loss() const;
 
   std::string path_;
   std::int64_t size_ = 0;
   int fd_ = -1;
   std::byte* data_ = nullptr;
+  std::optional<MapGuard> guard_;
   mutable std::atomic<Place> place_;
   std::shared_ptr<ReadAhead> read_ahead_;
 };

@@ -26,7 +26,9 @@ constexpr std::int64_t kMaxHeader = 100'000'000;  // the reference implementatio
 }
 
 struct File {
-  explicit File(const std::string& path) : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC)) {
+  // A pipe would wait for its writer.
+  explicit File(const std::string& path)
+      : fd(open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (fd < 0) throw_errno("cannot open", path, errno);
   }
   ~File() { close(fd); }
@@ -173,6 +175,11 @@ SafetensorsHeader read_safetensors_header(const std::string& path) {
   const auto header_size = static_cast<std::int64_t>(length);
   std::string text(static_cast<std::size_t>(header_size), '\0');
   read_exactly(file, path, text.data(), header_size, 8);
+  return parse_safetensors_header(text, file_size - 8 - header_size, path);
+}
+
+SafetensorsHeader parse_safetensors_header(std::string_view text, std::int64_t data_size,
+                                           const std::string& path) {
   if (!valid_utf8(text)) fail(path, "the header is not valid UTF-8");
 
   SafetensorsHeader header;
@@ -198,10 +205,11 @@ SafetensorsHeader read_safetensors_header(const std::string& path) {
   std::sort(header.entries.begin(), header.entries.end(), [](const auto& a, const auto& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
   });
-  check_layout(header, path, file_size - 8 - header_size);
+  check_layout(header, path, data_size);
+  const auto data_start = 8 + static_cast<std::int64_t>(text.size());
   for (HeaderEntry& entry : header.entries) {
-    entry.begin += 8 + header_size;
-    entry.end += 8 + header_size;
+    entry.begin += data_start;
+    entry.end += data_start;
   }
   return header;
 }

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,5 +29,10 @@ struct SafetensorsHeader {
 // the byte: too short, header too long (100 MB cap), not UTF-8, bad JSON, duplicate name, unknown
 // dtype, size other than shape x dtype, overlap, gap, data shorter or longer than the file.
 SafetensorsHeader read_safetensors_header(const std::string& path);
+
+// The same of a header that is in memory: `text` is the JSON, `data_size` the bytes of the file
+// after it, and `path` is for messages.
+SafetensorsHeader parse_safetensors_header(std::string_view text, std::int64_t data_size,
+                                           const std::string& path);
 
 }  // namespace pymerge

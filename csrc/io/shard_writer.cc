@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "core/error.h"
 #include "io/file_copy.h"
 
 namespace pymerge {
@@ -291,11 +292,20 @@ void ShardWriter::write_one(const Filled& filled) {
   }
   const Segment range = shard->layout.block_range(filled.block.number);
   const std::vector<Segment> parts = shard->layout.missing_parts(range);
-  for (const Segment& part : parts) {
-    shard->file->write(filled.data + (part.offset - range.offset), part.nbytes, part.offset);
+  const MappedFile* const source = filled.source == nullptr ? nullptr : filled.source->file.get();
+  const std::int64_t from = source == nullptr ? 0 : filled.data - source->data();
+  try {
+    for (const Segment& part : parts) {
+      shard->file->write(filled.data + (part.offset - range.offset), part.nbytes, part.offset);
+    }
+  } catch (const Error&) {
+    // Of what is written from a mapping, the input may be what failed ("bad address").
+    if (source != nullptr) source->check_whole(from, range.nbytes);
+    throw;
   }
-  if (filled.source != nullptr) {
-    filled.source->file->done_with(filled.data - filled.source->file->data(), range.nbytes);
+  if (source != nullptr) {
+    source->check_whole();
+    source->done_with(from, range.nbytes);
   }
   bool last;
   {

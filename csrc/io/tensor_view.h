@@ -27,6 +27,10 @@ struct TensorView {
   void load(std::byte* buffer) const {
     if (file) file->load(offset(), nbytes(), buffer);
   }
+  // After reading in place; see MappedFile.
+  void check_whole() const {
+    if (file) file->check_whole();
+  }
   void will_need(Range range) const {
     if (file) file->will_need(offset(range), length(range));
   }

@@ -124,7 +124,10 @@ Inputs::Pieces::~Pieces() { inputs_.let_go(range_); }
 
 bool Inputs::Pieces::next() {
   const std::int64_t end = range_.begin + range_.count;
-  if (at_ >= end) return false;
+  if (at_ >= end) {
+    inputs_.each([](const TensorView& view) { view.check_whole(); });
+    return false;
+  }
   // To a block's end, so that no canonical block is cut.
   const std::int64_t stop = std::min(end, at_ / unit_ * unit_ + step_);
   piece_.starts = at_ == range_.begin;

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pymerge.backends.files import read_into
 from pymerge.backends.protocol import NoRoom, Ops
 from pymerge.dtypes import DType
 from pymerge.errors import ResourceError
@@ -88,9 +89,10 @@ class TorchLane:
         dtype = getattr(torch, stored.dtype.name)
         if not stored.nbytes:
             return _Loaded(torch.empty(0, dtype=dtype, device=self._device), None)
-        source: Any = np.memmap(stored.path, np.uint8, "c", stored.offset, (stored.nbytes,))
         if not self._is_cuda:
-            return _Loaded(torch.from_numpy(source.copy()).view(dtype), None)
+            whole = np.empty(stored.nbytes, np.uint8)
+            read_into(stored.path, stored.offset, whole)
+            return _Loaded(torch.from_numpy(whole).view(dtype), None)
         if not hasattr(self._threads, "stream"):
             self._threads.stream = torch.cuda.Stream(self._device)
             self._threads.pieces = [_Piece(), _Piece()]
@@ -104,7 +106,7 @@ class TorchLane:
                 piece = self._threads.pieces[0]
                 self._threads.pieces.reverse()
                 piece.free.synchronize()
-                np.copyto(piece.array[:size], source[begin : begin + size])
+                read_into(stored.path, stored.offset + begin, piece.array[:size])
                 tensor[begin : begin + size].copy_(piece.tensor[:size], non_blocking=True)
                 piece.free.record()
             there = torch.cuda.Event()

@@ -41,7 +41,10 @@ void bind_tensors(py::module_& module) {
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
       .def("is_nonfinite_at", [](const Tensor& tensor, std::int64_t index) {
         const auto* at = tensor.view.data + index * item_size(tensor.view.dtype);
-        return index < tensor.view.count && find_nonfinite(at, tensor.view.dtype, 1) == 0;
+        const bool found = index >= 0 && index < tensor.view.count &&
+                           find_nonfinite(at, tensor.view.dtype, 1) == 0;
+        tensor.view.check_whole();
+        return found;
       });
 }
 

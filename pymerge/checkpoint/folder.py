@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from pymerge.checkpoint.header import read_tensors
-from pymerge.checkpoint.index import INDEX, read_index, read_json
+from pymerge.checkpoint.index import INDEX, read_index
+from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.quantized import find_quantization
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
 from pymerge.config.values import ModelRef
@@ -55,22 +56,25 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
             f"{folder}: the checkpoint is quantized ({scheme}), and quantized codes cannot be merged; "
             "use the original weights, or dequantize them first"
         )
-    stats = [(path, path.stat()) for path in files]
-    return Checkpoint(
-        ref=ref,
-        folder=folder,
-        tensors=tensors,
-        config=config,
-        files=tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats),
-    )
+    return Checkpoint(ref=ref, folder=folder, tensors=tensors, config=config, files=tuple(map(_describe, files)))
+
+
+def _describe(file: Path) -> tuple[Path, int, int]:
+    try:
+        status = file.stat()
+    except OSError as error:
+        raise FormatError(f"{file}: cannot be read any more: {error.strerror or error}") from None
+    return file, status.st_size, status.st_mtime_ns
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
-    if (folder / INDEX).is_file():
+    if os.path.isfile(folder / INDEX):
         return read_index(folder / INDEX)
     single = folder / _SINGLE
-    if single.is_file():
+    if os.path.isfile(single):
         return read_tensors(single), (single,)
+    if os.path.lexists(single):
+        raise FormatError(f"{single}: is no regular file, or a link that leads nowhere; is the download complete?")
     for pattern, advice in _OTHER_WEIGHTS.items():
         if any(folder.glob(pattern)):
             raise FormatError(f"{folder}: no {_SINGLE} here; {advice}")

@@ -2,38 +2,18 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.errors import FormatError
 
-__all__ = ["INDEX", "read_index", "read_json"]
+__all__ = ["INDEX", "read_index"]
 
 INDEX = "model.safetensors.index.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        FormatError: the file is missing, is not UTF-8 JSON, or holds something else than an object.
-    """
-    try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
-    except json.JSONDecodeError as error:
-        raise FormatError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: not text in UTF-8 (byte {error.start})") from None
-    except RecursionError:
-        raise FormatError(f"{path}: values are nested too deeply") from None
-    if not isinstance(value, dict):
-        raise FormatError(f"{path}: expected a JSON object")
-    return value
 
 
 def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
@@ -45,12 +25,12 @@ def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     Raises:
         FormatError: index and shards do not fit together.
     """
-    weight_map = read_json(path).get("weight_map")
+    weight_map = read_json(path, unique=True).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path}: has no weight_map; download the file again")
     shards: dict[str, dict[str, StoredTensor]] = {}
     for name, file in weight_map.items():
-        if file not in shards:
+        if not isinstance(file, str) or file not in shards:
             shards[file] = _read_shard(path, name, file)
     tensors = {}
     for name, file in weight_map.items():
@@ -65,11 +45,13 @@ def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
 
 def _read_shard(index: Path, tensor: str, file: Any) -> dict[str, StoredTensor]:
     """Read one shard after checking that its name cannot lead out of the folder."""
-    if not isinstance(file, str) or not file.strip() or file in {".", ".."} or any(sign in file for sign in "/\\:\0"):
-        raise FormatError(f'{index}: tensor "{tensor}": {file!r} is not a plain file name in the same folder')
+    if not isinstance(file, str) or not file.strip(".") or not file.isprintable() or any(c in file for c in "/\\:"):
+        raise FormatError(f'{index}: tensor "{tensor}": {repr(file)[:100]} is not a plain file name in the same folder')
     shard = index.parent / file
-    if not shard.is_file():
-        raise FormatError(f"{index}: the shard {file} is missing; finish the download of {index.parent}")
+    # os.path, unlike pathlib, answers no for names that cannot exist (too long).
+    if not os.path.isfile(shard):
+        what = "is no regular file" if os.path.lexists(shard) and not shard.is_symlink() else "is missing"
+        raise FormatError(f"{index}: the shard {file} {what}; finish the download of {index.parent}")
     return read_tensors(shard)
 
 

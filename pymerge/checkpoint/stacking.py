@@ -65,9 +65,10 @@ def restack_config(
 
 
 def _descend(config: Any, path: tuple[str, ...]) -> Any:
+    """The section at `path`; an empty one where another model's config.json has something else there."""
     for key in path:
-        config = config.get(key, {}) if isinstance(config, Mapping) else {}
-    return config
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config if isinstance(config, Mapping) else {}
 
 
 _Sources = Sequence[tuple[Mapping[str, Any], int]]
@@ -77,7 +78,8 @@ def _move_lists(section: dict[str, Any], count: int, sources: _Sources) -> None:
     """Rearrange everything that has one entry per layer."""
     for key, value in section.items():
         listed = isinstance(value, list) and (count > 1 or key == "layer_types") and key not in _NOT_PER_LAYER
-        if key in _LAYER_NUMBERS or not (listed or key in _LETTERS) or len(value) != count:
+        lettered = isinstance(value, str) and key in _LETTERS
+        if key in _LAYER_NUMBERS or not (listed or lettered) or len(value) != count:
             continue
         entries = []
         for source, layer in sources:
@@ -94,14 +96,20 @@ def _move_lists(section: dict[str, Any], count: int, sources: _Sources) -> None:
 def _move_numbers(section: dict[str, Any], sources: _Sources) -> None:
     for key in _LAYER_NUMBERS:
         if isinstance(section.get(key), list):
-            section[key] = [place for place, (source, layer) in enumerate(sources) if layer in (source.get(key) or ())]
+            numbers = [_listed(source.get(key)) for source, _ in sources]
+            section[key] = [place for place, (_, layer) in enumerate(sources) if layer in numbers[place]]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _move_thresholds(section: dict[str, Any], sources: _Sources, remarks: list[str]) -> None:
     for key, vital in _THRESHOLDS.items():
         if not isinstance(section.get(key), int):
             continue
-        limits = [source.get(key, section[key]) for source, _ in sources]
+        said = (source.get(key) for source, _ in sources)
+        limits = [limit if isinstance(limit, int) else section[key] for limit in said]
         first = [layer < limit for (_, layer), limit in zip(sources, limits, strict=True)]
         count = sum(first)
         if all(first[:count]):

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from pymerge.errors import printable
+
 __all__ = ["Format", "note", "print_facts", "print_json", "print_table"]
 
 
@@ -21,17 +23,17 @@ class Format(str, Enum):
 
 def note(message: str) -> None:
     """Tell the user something that is not the result."""
-    print(message, file=sys.stderr)
+    print(printable(message), file=sys.stderr)
 
 
 def print_json(value: object) -> None:
-    """Print a result for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    """Print a result for programs; what `printable` writes is JSON's own way to write it."""
+    print(printable(json.dumps(value, indent=2, ensure_ascii=False, default=str), lines=True))
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a result in columns; the last one is not padded and never cut."""
-    lines = [[str(cell) for cell in row] for row in (header, *rows)]
+    lines = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header) - 1)]
     for line in lines:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=False)]
@@ -42,4 +44,4 @@ def print_facts(facts: Mapping[str, Any]) -> None:
     """Print a result as names and values."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        print(f"{name.ljust(width)}  {value}".rstrip())
+        print(f"{name.ljust(width)}  {printable(str(value), lines=True)}".rstrip())

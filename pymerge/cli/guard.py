@@ -12,7 +12,7 @@ from typing import Any
 import typer
 import typer.core
 
-from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError
+from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError, printable
 
 __all__ = ["GuardedGroup", "Session", "report_bug"]
 
@@ -78,7 +78,7 @@ def _terminate(number: int, frame: object) -> None:
 
 def _complain(message: str, error: BaseException | None = None) -> None:
     for line in (f"error: {message}", *getattr(error, "__notes__", ())):
-        print(line, file=sys.stderr)
+        print(printable(line, lines=True), file=sys.stderr)
 
 
 def _trace(error: BaseException, session: Session) -> None:

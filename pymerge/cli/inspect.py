@@ -9,6 +9,7 @@ import typer
 from pymerge.cli import options
 from pymerge.cli.console import Format, print_facts, print_json, print_table
 from pymerge.cli.quantities import format_bytes
+from pymerge.errors import printable
 
 
 def inspect(
@@ -39,7 +40,8 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
     return {
         "model": facts["model"],
         "architecture": facts["architecture"],
-        "layers": "\n        ".join(f"{prefix} x {count}" for prefix, count in facts["layers"].items()) or "none found",
+        "layers": "\n        ".join(printable(f"{prefix} x {count}") for prefix, count in facts["layers"].items())
+        or "none found",
         "tensors": f"{facts['count']:,} ({dtypes})",
         "parameters": f"{facts['parameters']:,}",
         "size": f"{format_bytes(facts['nbytes'])} in {facts['files']} x safetensors",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from pymerge.cli.quantities import format_bytes
+from pymerge.errors import printable
 
 if TYPE_CHECKING:
     from pymerge.execute.values import OnProgress, Progress
@@ -40,7 +41,7 @@ def show_progress(*, visible: bool) -> Iterator[OnProgress | None]:
 
         def update(now: Progress) -> None:
             speeds = describe(now)
-            tensor = shorten(now.tensor.removesuffix(".weight"), console.width - len(speeds) - _FURNITURE)
+            tensor = shorten(printable(now.tensor).removesuffix(".weight"), console.width - len(speeds) - _FURNITURE)
             bar.update(task, completed=now.written, total=now.total, speeds=speeds, tensor=tensor)
 
         yield update

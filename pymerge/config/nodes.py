@@ -23,6 +23,9 @@ MAX_NODES = 100_000
 #: Levels of nesting; a recipe has seven. The C composer recurses and would overflow the stack.
 MAX_DEPTH = 64
 
+#: Characters of a number. YAML's may be thousands of digits long, in base 60 too, which takes hours to read.
+MAX_DIGITS = 64
+
 _PLAIN = "tag:yaml.org,2002:"
 _MERGE = _PLAIN + "merge"
 _TAGS = {_PLAIN + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "value", "seq", "map")}
@@ -80,8 +83,8 @@ def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
     """
     loader = None
     try:
-        if (too_deep := _find_excess_depth(text, name)) is not None:
-            problems.append(Problem(_TOO_DEEP, too_deep))
+        if (excess := _find_excess(text, name)) is not None:
+            problems.append(excess)
             return None
         loader = _Loader(text)
         documents = [node for node in _iterate_documents(loader) if not _is_empty(node)]
@@ -103,14 +106,16 @@ def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
     return None
 
 
-def _find_excess_depth(text: str, name: str) -> Location | None:
-    """Return the place where nesting passes MAX_DEPTH; reading events needs no recursion."""
+def _find_excess(text: str, name: str) -> Problem | None:
+    """Say where nesting passes MAX_DEPTH or values MAX_NODES; reading events needs neither recursion nor memory."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
+        if count > 2 * MAX_NODES:  # of which each value has one or two
+            return Problem(f"more than {MAX_NODES} values", _locate(event, name))
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
             if depth > MAX_DEPTH:
-                return _locate(event, name)
+                return Problem(_TOO_DEEP, _locate(event, name))
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
     return None
@@ -200,16 +205,20 @@ def _convert_entries(node: Any, name: str, problems: list[Problem], done: dict[i
         else:
             entries[key.value] = Entry(_convert(value, name, problems, done), where)
     for table in merged:
-        entries = {**table.entries, **entries}
+        for word, entry in table.entries.items():
+            entries.setdefault(word, entry)
     return entries
 
 
 def _read_scalar(node: Any, where: Location, problems: list[Problem]) -> str | int | float | bool | None:
     if node.tag in {_PLAIN + "null", _PLAIN + "int", _PLAIN + "float", _PLAIN + "bool"}:
+        if len(node.value) > MAX_DIGITS:
+            problems.append(Problem(f"a number of {len(node.value)} characters", where, f"at most {MAX_DIGITS}"))
+            return str(node.value)
         try:
             value: str | int | float | bool | None = yaml.constructor.SafeConstructor().construct_object(node)
             return value
-        except (yaml.YAMLError, ValueError, KeyError):
+        except (yaml.YAMLError, ValueError, KeyError, IndexError, OverflowError):
             problems.append(Problem(f'"{node.value}" is not a {node.tag.rsplit(":", 1)[-1]}', where))
     return str(node.value)
 

@@ -47,22 +47,34 @@ def _read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[st
         # As text, a mapping has lines to point to and can be kept beside the result.
         return yaml.safe_dump(_plain(source), sort_keys=False), "<recipe>"
     if isinstance(source, str) and "\n" in source:
-        return source, "<recipe>"
+        return _check_text(source), "<recipe>"
     return _read_file(Path(source)), os.fspath(source)
 
 
 def _read_file(path: Path) -> str:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise RecipeError(f"{path}: {size} bytes is too large for a recipe (a YAML file of at most {MAX_BYTES})")
-        return path.read_bytes().decode("utf-8-sig")
+        # What is no regular file, such as a pipe, has no size to ask for.
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise RecipeError(f"{path}: is too large for a recipe (a YAML file of at most {MAX_BYTES} bytes)")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
     except ValueError:
         raise RecipeError(f"{str(path)!r} is no path of a recipe") from None
     except OSError as error:
         raise RecipeError(f"{path}: cannot read the recipe: {error.strerror}") from None
+
+
+def _check_text(text: str) -> str:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:
+        raise RecipeError(f"the recipe holds half of a character (character {error.start})") from None
+    if size > MAX_BYTES:
+        raise RecipeError(f"{size} bytes are too many for a recipe (at most {MAX_BYTES})")
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pymerge.config.nodes import Leaf, Node, Row, Table
+from pymerge.config.nodes import MAX_DIGITS, Leaf, Node, Row, Table
 from pymerge.config.suggestions import suggest_name
 from pymerge.config.values import Case, Cases, Gradient, Scalar, Setting
 from pymerge.errors import Problem
@@ -56,7 +56,7 @@ def _read_scalar(name: str, leaf: Leaf, problems: list[Problem]) -> Scalar | Non
     if isinstance(leaf.value, str):
         # YAML reads 1e-5 (no dot) and quoted numbers as text; recipes mean the number.
         try:
-            return float(leaf.value)
+            return float(leaf.value) if len(leaf.value) <= MAX_DIGITS else leaf.value
         except ValueError:
             return leaf.value
     return leaf.value

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pymerge import _core
+from pymerge.backends.files import read_into
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.execute.feeders import StreamFeeder
@@ -15,6 +16,12 @@ from pymerge.ops import Combine, Copy, Measure
 from pymerge.plan.values import TensorTask
 
 __all__ = ["HostFeeder"]
+
+
+def _read(stored: StoredTensor) -> Any:
+    array = np.empty(stored.count, NUMPY_DTYPES[stored.dtype.name])
+    read_into(stored.path, stored.offset, array.view(np.uint8))
+    return array
 
 
 class HostFeeder:
@@ -33,12 +40,7 @@ class HostFeeder:
         return self._stream.tensor(stored)
 
     def _operands(self, task: TensorTask) -> list[Any]:
-        return [
-            np.memmap(s.path, np.uint8, "r", s.offset, (s.nbytes,)).view(NUMPY_DTYPES[s.dtype.name])
-            if s.nbytes
-            else np.empty(0, NUMPY_DTYPES[s.dtype.name])
-            for s in task.sources
-        ]
+        return [_read(source) for source in task.sources]
 
     def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
         """Run a measure at once; see `Feeder`."""

@@ -4,7 +4,8 @@ Weights are written by `pymerge.execute`; this stage adds everything else that m
 model, in an order that never lets a half-written folder look complete.
 """
 
+from pymerge.output.extras import find_extras
 from pymerge.output.folder import Preparation, finish, prepare
 from pymerge.output.report import MergeReport
 
-__all__ = ["MergeReport", "Preparation", "finish", "prepare"]
+__all__ = ["MergeReport", "Preparation", "find_extras", "finish", "prepare"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from pymerge.errors import printable
 from pymerge.output.files import write_text
 from pymerge.plan.values import MergePlan
 
@@ -64,11 +65,15 @@ def _shorten(path: str) -> str:
 
 def escape(text: str) -> str:
     """`text` on one line, without meaning to Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", _one_line(text))
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _quote(text: str) -> str:
-    text = " ".join(text.split())
+    text = _one_line(text)
     ticks = _longest_run(text) + 1
     pad = " " if ticks > 1 else ""
     return f"{'`' * ticks}{pad}{text}{pad}{'`' * ticks}"

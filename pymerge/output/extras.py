@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pymerge.checkpoint.links import check_link
 from pymerge.output.files import copy_file
 
-__all__ = ["copy_extras", "find_tokenizer_files"]
+__all__ = ["copy_extras", "find_extras", "find_tokenizer_files"]
 
 ALWAYS = (
     "generation_config.json",
@@ -36,18 +37,31 @@ def copy_extras(donor: Path, folder: Path, *, tokenizer: bool) -> tuple[str, ...
     Args:
         tokenizer: also the tokenizer's files and the chat templates.
     """
+    names = find_extras(donor, tokenizer=tokenizer)
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        copy_file(donor / name, folder / name)
+    return names
+
+
+def find_extras(donor: Path, *, tokenizer: bool) -> tuple[str, ...]:
+    """Names of the files that `copy_extras` copies.
+
+    Raises:
+        FormatError: one of them is a link to something that is not a model's.
+    """
     names = [name for name in ALWAYS if (donor / name).is_file()]
     if tokenizer:
         names += find_tokenizer_files(donor)
     for name in names:
-        (folder / name).parent.mkdir(exist_ok=True)
-        copy_file(donor / name, folder / name)
+        check_link(donor / Path(name).parts[0])
+        check_link(donor / name)
     return tuple(names)
 
 
 def find_tokenizer_files(donor: Path) -> list[str]:
     """Names of the tokenizer files that `donor` has, in a fixed order."""
-    templates = sorted((donor / TEMPLATE_FOLDER).glob("*.jinja"))
+    templates = sorted(path for path in (donor / TEMPLATE_FOLDER).glob("*.jinja") if path.is_file())
     return [name for name in TOKENIZER if (donor / name).is_file()] + [
         f"{TEMPLATE_FOLDER}/{path.name}" for path in templates
     ]

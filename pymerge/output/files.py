@@ -16,12 +16,12 @@ _CHUNK = 1 << 20
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, durably and atomically.
+    """Write `text` as UTF-8, durably and atomically; halves of characters, which JSON may hold, as in JSON.
 
     Raises:
         ResourceError: the disk is full or the folder refuses.
     """
-    _write(path, lambda file: file.write(text.encode("utf-8")))
+    _write(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ def take_inventory(model: str) -> dict[str, Any]:
         RecipeError: there is no such model.
         FormatError: a header is damaged.
     """
-    path = Path(model).expanduser()
-    checkpoint = _open_file(path) if path.is_file() else open_checkpoint(ModelRef(model))
+    # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
+    path = os.path.expanduser(model)
+    checkpoint = _open_file(Path(path)) if os.path.isfile(path) else open_checkpoint(ModelRef(model))
     tensors = sorted(checkpoint.tensors.values(), key=lambda tensor: tensor.name)
     architecture = infer_architecture(checkpoint)
     return {

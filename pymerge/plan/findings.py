@@ -73,7 +73,7 @@ class Findings:
         problems = sorted(self._fatal, key=_place)
         if kind is RecipeError:
             raise RecipeError(problems)
-        raise kind("\n".join(str(problem) for problem in problems))
+        raise kind(*(str(problem) for problem in problems))
 
 
 def _place(problem: Problem) -> tuple[float, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint import Architecture, Checkpoint, StoredTensor, infer_architecture
-from pymerge.checkpoint.index import read_json
+from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.names import LAYER_COUNTS
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pymerge.checkpoint.index import read_json
+from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import FormatError
 from pymerge.output.manifest import FORMAT, MANIFEST
 from pymerge.verify.values import Check, Finding

@@ -9,7 +9,8 @@ from typing import Any
 
 from pymerge.checkpoint import StoredTensor
 from pymerge.checkpoint.header import read_tensors
-from pymerge.checkpoint.index import INDEX, read_json
+from pymerge.checkpoint.index import INDEX
+from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import FormatError, ResourceError
 from pymerge.execute.journal import JOURNAL
 from pymerge.output.fingerprint import digest_header

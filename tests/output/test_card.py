@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from markdown_it import MarkdownIt  # rich brings it
 from output.schedules import make_model, make_schedule
 
-from pymerge.config.values import MergeConfig
+from pymerge.config.values import MergeConfig, ModelRef
 from pymerge.output.card import escape, find_hub_id, make_card
 from pymerge.plan.values import MergePlan
 
@@ -62,3 +65,38 @@ def test_a_title_stays_one_heading(title: str) -> None:
     escaped = escape(title)
     assert len(escaped.splitlines()) <= 1
     assert "<" not in escaped.replace("\\<", "")
+
+
+#: What a card could be broken with.
+PIECES = st.sampled_from(
+    ["`", "```", "````yaml", "\n", "\r", "---", "# ", "<script>alert(1)</script>", "<img src=x onerror=y>", "&lt;b&gt;",
+     "[a](javascript:b)", "![a](b)", "|", "*", "_", "~~", "\\", "\x1b[2J", "\x9b", "\u2028", "\u202e", "<!--", "-->",
+     "tags: [x]", ": ", "'", '"', "owner/name", "/", " ", "a"]
+)  # fmt: skip
+TEXTS = st.lists(PIECES, min_size=1, max_size=8).map("".join)
+#: What a card is made of, and nothing else.
+TAGS = {"h1", "p", "ul", "li", "code", "pre"}
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> MergePlan:
+    return make_plan(tmp_path_factory.mktemp("models"))
+
+
+@given(title=TEXTS, first=TEXTS, second=TEXTS, recipe=TEXTS)
+def test_nothing_that_a_card_quotes_can_act(plan: MergePlan, title: str, first: str, second: str, recipe: str) -> None:
+    refs = [ModelRef(first), ModelRef(second)]
+    models = tuple(replace(model, ref=ref) for model, ref in zip(plan.models, refs, strict=True))
+    config = replace(plan.config, text=recipe, base_model=refs[0])
+    card = make_card(replace(plan, config=config, models=models), title)
+    front, text = re.fullmatch(r"---\n(.*?)\n---\n(.*)", card, re.DOTALL).groups()
+    assert yaml.safe_load(front).keys() <= {"base_model", "library_name", "tags"}
+    html = MarkdownIt("commonmark").render(text)
+    assert set(re.findall(r"</?([a-z0-9]+)", html)) <= TAGS
+    assert html.count("<h1>") == 1
+    blocks = re.findall("<pre><code[^>]*>(.*?)</code></pre>", html, re.DOTALL)
+    assert len(blocks) == bool(recipe)
+    # After the recipe comes nothing.
+    assert not recipe or html.endswith("</code></pre>\n")
+    quoted = text if not recipe else text[: text.rindex("Recipe:")]
+    assert all(c.isprintable() or c == "\n" for c in quoted)
