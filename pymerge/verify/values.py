@@ -8,6 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pymerge.errors import printable
+
 __all__ = [
     "Accuracy",
     "Check",
@@ -17,7 +19,6 @@ __all__ = [
     "Status",
     "Verification",
     "join_names",
-    "make_printable",
 ]
 
 
@@ -46,7 +47,7 @@ class Finding:
         # Names in damaged files may be anything: no characters that steer a terminal, or cannot be written.
         for name in ("message", "file", "tensor"):
             text = getattr(self, name)
-            object.__setattr__(self, name, text and make_printable(text))
+            object.__setattr__(self, name, text and printable(text))
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.file, self.tensor, self.message) if part)
@@ -68,7 +69,7 @@ class Check:
     unchecked: tuple[Finding, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "summary", make_printable(self.summary))
+        object.__setattr__(self, "summary", printable(self.summary))
 
     @property
     def status(self) -> Status:
@@ -142,11 +143,6 @@ class Verification:
             "checks": [{**asdict(check), "status": check.status.value} for check in self.checks],
             "recomputed": [asdict(tensor) for tensor in self.recomputed],
         }
-
-
-def make_printable(text: str) -> str:
-    """The text with escapes for what is not printable."""
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
 
 
 def join_names(names: Sequence[str], most: int = 3) -> str:

@@ -249,7 +249,10 @@ def test_a_disk_without_a_limit_is_not_taken_for_a_full_one(small_disk: Path, mo
     assert (small_disk / "model.safetensors").exists()
 
 
-def test_space_for_all_files_is_set_aside_before_the_first_byte(tmp_path: Path) -> None:
+def test_space_for_all_files_is_set_aside_before_the_first_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merges.take_small_steps(monkeypatch)
     hindrance = disks.find_hindrance("ext4")
     if hindrance:
         pytest.skip(hindrance)

@@ -127,7 +127,7 @@ def test_names_that_no_file_can_have_and_no_terminal_should_see_are_told_in_esca
     found = check(out)
     assert {"files", "index", "digests"} <= failed(found)
     assert json.dumps(found.to_json(), ensure_ascii=False).encode()
-    assert "a\\ud800\\x1b[31m\\n: is not in the folder" in messages(found, "digests")
+    assert "a\\ud800\\u001b[31m\\u000a: is not in the folder" in messages(found, "digests")
 
 
 def test_a_wrong_total_size_is_found(out: Path) -> None:
