@@ -81,6 +81,8 @@ def attempt(
     if child == 0:
         try:
             os.close(reader)
+            # What an interrupt in the middle of anything prints is of no interest.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             _merge(recipe, out, settings, shard_size, seed, writer)
         finally:
             os._exit(0)  # whatever comes, even an interrupt of what reports an interrupt
