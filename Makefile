@@ -53,7 +53,8 @@ fuzz: $(STAMPS)/built $(STAMPS)/test
 # first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
 SANITIZED := build/sanitized
 SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
-	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py
+	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py \
+	tests/execute/test_resume.py
 sanitize: $(STAMPS)/sanitized $(STAMPS)/test
 	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \

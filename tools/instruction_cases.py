@@ -240,7 +240,7 @@ def _run_engine(fill: str, folder: Path, count: int) -> Run:
     def run() -> None:
         engine = _core.Engine(threads=1, block=1 << 19, buffers=4, writers=1, direct=False, stop_on_nonfinite=True)
         tensor = _core.Tensor.from_file(_core.MappedFile(str(source)), 0, count, "BF16")
-        engine.open_shard(str(folder / "partial"), str(folder / "output"), 2 * count, [(0, 2 * count)])
+        engine.open_shard(str(folder / "partial"), str(folder / "output"), [(0, 2 * count)])
         if fill == "copy":
             engine.fill_copy(0, 0, tensor)
         else:

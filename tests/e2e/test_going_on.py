@@ -230,6 +230,23 @@ def test_a_signal_ends_the_command_and_the_next_goes_on(
     assert pymerge.merge(recipe, out).execution.kept > 0
 
 
+def test_merges_of_the_same_inputs_side_by_side_do_not_disturb_each_other(tmp_path: Path, recipe: Path) -> None:
+    command = [sys.executable, "-m", "pymerge", "merge", str(recipe), "--quiet"]
+    children = [subprocess.Popen([*command, str(tmp_path / f"out{place}")]) for place in range(3)]
+    assert [child.wait(60) for child in children] == [0, 0, 0]
+    assert len({(tmp_path / f"out{place}" / "model.safetensors").read_bytes() for place in range(3)}) == 1
+
+
+def test_a_limit_on_files_is_a_matter_of_the_disk(tmp_path: Path, recipe: Path) -> None:
+    out = tmp_path / "out"
+    limited = ["sh", "-c", 'ulimit -f 100 && exec "$0" "$@"']  # blocks of 512 bytes or of a kibibyte
+    command = [*limited, sys.executable, "-m", "pymerge", "merge", str(recipe), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "File too large" in done.stderr
+    assert list(out.iterdir()) == []
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 512 kibibytes."""

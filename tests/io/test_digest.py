@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from digests import digest
+from execute.merges import forced, levels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,12 +17,14 @@ from pymerge.errors import FormatError
 SIZES = [0, 1, 7, 8, 4095, 4096, 4097, 8192, 12_289, 70_001]
 
 
+@pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("size", SIZES)
-def test_the_compiled_digest_is_the_one_defined(tmp_path: Path, size: int) -> None:
+def test_the_compiled_digest_is_the_one_defined(tmp_path: Path, size: int, level: str) -> None:
     data = np.random.default_rng(size).bytes(size)
     path = tmp_path / "data"
     path.write_bytes(b"###" + data)
-    assert _core.digest_ranges(str(path), [(3, size)], 2) == [digest(data)]
+    with forced(level):
+        assert _core.digest_ranges(str(path), [(3, size)], 2) == [digest(data)]
 
 
 def test_threads_and_places_do_not_matter(tmp_path: Path) -> None:
