@@ -36,7 +36,7 @@ class Journal:
 
     Attributes:
         identity: what an earlier attempt recorded; None for a new journal.
-        recorded: tensor -> digest, of earlier attempts.
+        recorded: tensor -> digest, of earlier attempts and of this one.
         damaged: True if the file is there but its first line cannot be read.
     """
 

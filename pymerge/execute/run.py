@@ -139,6 +139,8 @@ def execute(
     try:
         check_unchanged(schedule.plan.models)
         kept = restore(schedule, folder, {} if journal is None else journal.recorded, flow.tell)
+        if journal is not None:
+            journal.recorded = dict(kept.digests)
         _reserve(schedule, folder, reflink)
         flow.run(kept)
         engine.stop()

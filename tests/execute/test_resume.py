@@ -157,6 +157,18 @@ def test_whatever_became_of_the_file_the_bytes_are_right(tmp_path: Path, models:
     assert weights(out) == weights(tmp_path / "whole")
 
 
+def test_what_turned_out_to_be_lost_is_not_said_to_be_kept(tmp_path: Path, models: list[Path]) -> None:
+    made = slow(models)
+    out = tmp_path / "out"
+    names = stopped(made, out)
+    path = next(out.glob(".model*.partial"))
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(KeyboardInterrupt) as caught:
+        attempt(made, out, stop_at(1))
+    (note,) = getattr(caught.value, "__notes__", ["0 of"])
+    assert int(note.split()[0]) < len(names) // 2
+
+
 def test_a_finished_file_is_kept_under_either_name(tmp_path: Path, models: list[Path]) -> None:
     made = slow(models, shard_size=40_000)
     attempt(made, tmp_path / "whole")
