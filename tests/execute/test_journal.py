@@ -59,7 +59,9 @@ def test_a_journal_cut_anywhere_tells_whole_lines_only(
     content = path.read_bytes()
     kept = content[: data.draw(st.integers(0, len(content)))]
     path.write_bytes(kept + data.draw(st.sampled_from([b"", bytes(100), b"\n", b"{}", b"\xff"])))
-    whole = kept.count(b"\n")
+    # A line that lost nothing but its end may have been given one again.
+    now, before = (text.splitlines(keepends=True) for text in (path.read_bytes(), content))
+    whole = next((at for at, line in enumerate(now) if at >= len(before) or line != before[at]), len(now))
     with claim(folder) as journal:
         assert (journal.identity == IDENTITY) == (whole >= 1)
         assert list(journal.recorded) == list(DIGESTS)[: max(0, whole - 2)]
