@@ -244,7 +244,8 @@ def _run_engine(fill: str, folder: Path, count: int) -> Run:
         if fill == "copy":
             engine.fill_copy(0, 0, tensor)
         else:
-            engine.fill_weighted_sum(0, 0, [tensor, tensor], None, "float32", "BF16", [0.5, 0.5])
+            combine = engine.combine_weighted_sum([tensor, tensor], None, "float32", "BF16", [0.5, 0.5])
+            engine.fill_combine(0, 0, combine)
         while not engine.status()["shards_finished"]:
             engine.wait(1.0)
         engine.stop()

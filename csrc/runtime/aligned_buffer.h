@@ -51,6 +51,11 @@ class Scratch {
   void* take(std::size_t size) { return grown(work_, size); }
   std::byte* take_copies(std::size_t size) { return grown(copies_, size); }
   void* take_runs(std::size_t size) { return grown(runs_, size); }
+  // Another one, for what reading a tensor takes while the memory above is in use.
+  Scratch& nested() {
+    if (!nested_) nested_ = std::make_unique<Scratch>();
+    return *nested_;
+  }
 
  private:
   static std::byte* grown(AlignedBuffer& buffer, std::size_t size) {
@@ -61,6 +66,7 @@ class Scratch {
   AlignedBuffer work_{0};
   AlignedBuffer copies_{0};
   AlignedBuffer runs_{0};
+  std::unique_ptr<Scratch> nested_;
 };
 
 }  // namespace pymerge

@@ -24,6 +24,7 @@ class Combine {
   DType out_dtype() const { return out_dtype_; }
   std::int64_t count() const { return inputs_.count(); }
   std::int64_t bytes(Range range) const { return inputs_.bytes(range); }
+  const Inputs& inputs() const { return inputs_; }
 
  protected:
   // Writes a piece; returns whether any stored value is not finite.
@@ -48,6 +49,20 @@ class CombineJob : public TileJob {
   const std::int64_t count_;
   std::byte* const out_;
   std::atomic<std::int64_t> nonfinite_{0};
+};
+
+// What a combine would give, as an input of another merge: worked out again whenever it is read.
+class CombineDerived : public Derived {
+ public:
+  explicit CombineDerived(std::shared_ptr<Combine> combine) : combine_(std::move(combine)) {}
+  void read(Range range, std::byte* out, Scratch& scratch) const override {
+    combine_->fill(range, out, scratch);
+  }
+  void will_need(Range range) const override { combine_->inputs().will_need(range); }
+  void load(std::byte* buffer) const override { combine_->inputs().load(buffer); }
+
+ private:
+  const std::shared_ptr<Combine> combine_;
 };
 
 // How many of `count` stored elements are infinite or NaN.

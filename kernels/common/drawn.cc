@@ -68,7 +68,8 @@ KeptMasks MaskStore::reserve(const Inputs& inputs, const std::vector<Rule>& rule
     if (!is_drawn(rules[i])) continue;
     masks[i] = make(inputs.count());
     if (masks[i] == nullptr) continue;
-    entries_.push_back({inputs.tensors()[i].data, inputs.base().data, rules[i], masks[i]});
+    entries_.push_back(
+        {inputs.tensors()[i].identity(), inputs.base().identity(), rules[i], masks[i]});
   }
   return KeptMasks(std::move(masks));
 }
@@ -77,8 +78,8 @@ KeptMasks MaskStore::take(const Inputs& inputs, const std::vector<Rule>& rules) 
   std::vector<KeptMasks::Mask> masks(rules.size());
   for (std::size_t i = 0; i < rules.size() && !entries_.empty(); ++i) {
     const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& entry) {
-      return entry.tensor == inputs.tensors()[i].data && entry.base == inputs.base().data &&
-             draw_alike(entry.rule, rules[i]);
+      return entry.tensor == inputs.tensors()[i].identity() &&
+             entry.base == inputs.base().identity() && draw_alike(entry.rule, rules[i]);
     });
     if (found == entries_.end()) continue;
     masks[i] = std::move(found->mask);

@@ -49,8 +49,8 @@ class MaskStore {
 
  private:
   struct Entry {
-    const std::byte* tensor;
-    const std::byte* base;
+    const void* tensor;
+    const void* base;
     Rule rule;
     KeptMasks::Mask mask;
   };

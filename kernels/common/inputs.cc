@@ -81,11 +81,6 @@ void Inputs::let_go(Range range) const {
   }
 }
 
-void Inputs::load(Scratch& scratch) const {
-  std::byte* const buffer = scratch.take_copies(MappedFile::kHugePage);
-  each([&](const TensorView& view) { view.load(buffer); });
-}
-
 void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands, Piece& piece,
                   int only) const {
   std::byte* copy = scratch.take_copies(static_cast<std::size_t>(bytes(range)));
@@ -93,8 +88,8 @@ void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands,
   each([&](const TensorView& view) {
     const auto index = static_cast<int>(operands.size());
     operands.push_back(view.operand());
-    if (!view.file || (only >= 0 && index != only && index != size())) return;
-    view.read(range, copy);
+    if (view.is_in_memory() || (only >= 0 && index != only && index != size())) return;
+    view.read(range, copy, scratch);
     operands.back() = {copy, view.dtype, range.begin};
     copy += range.count * item_size(view.dtype);
   });
@@ -104,6 +99,7 @@ void Inputs::peek(Range range, Scratch& scratch, std::vector<Operand>& operands,
 Inputs::Pieces::Pieces(const Inputs& inputs, Range range, Scratch& scratch)
     : inputs_(inputs),
       range_(range),
+      scratch_(scratch),
       at_(range.begin),
       unit_(inputs.piece_unit()),
       step_(inputs.piece_elements()),
@@ -139,7 +135,7 @@ bool Inputs::Pieces::next() {
   std::size_t index = 0;
   inputs_.each([&](const TensorView& view) {
     if (!in_place_[index]) {
-      view.read(whole, copy);
+      view.read(whole, copy, scratch_);
       operands_[index] = {copy, view.dtype, whole.begin};
       copy += room_ * item_size(view.dtype);
     }

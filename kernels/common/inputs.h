@@ -16,7 +16,7 @@ namespace pymerge {
 
 class Inputs {
  public:
-  // `base` may have no data: then there is none.
+  // `base` may be an empty view: then there is none.
   Inputs(std::vector<TensorView> tensors, TensorView base);
 
   int size() const { return static_cast<int>(tensors_.size()); }
@@ -24,7 +24,7 @@ class Inputs {
   // Elements of a piece at most; the first of a range, which need not start a block, may have
   // fewer.
   std::int64_t piece_elements() const;
-  bool has_base() const { return base_.data != nullptr; }
+  bool has_base() const { return base_.exists(); }
   const std::vector<TensorView>& tensors() const { return tensors_; }
   const TensorView& base() const { return base_; }
 
@@ -50,8 +50,14 @@ class Inputs {
     while (pieces.next()) body(pieces.piece());
   }
 
+  void will_need(Range range) const {
+    each([&](const TensorView& view) { view.will_need(range); });
+  }
   // Has the page cache hold all of the tensors, so that looks here and there need no disk.
-  void load(Scratch& scratch) const;
+  void load(Scratch& scratch) const { load(scratch.take_copies(MappedFile::kHugePage)); }
+  void load(std::byte* buffer) const {
+    each([&](const TensorView& view) { view.load(buffer); });
+  }
 
   // Elements `range` on their own, for a look here and there: always copied from files, so that no
   // page of theirs becomes resident. Of all tensors, or of number `only` and the base; the others
@@ -72,6 +78,7 @@ class Inputs {
    private:
     const Inputs& inputs_;
     const Range range_;
+    Scratch& scratch_;
     std::int64_t at_;
     const std::int64_t unit_;        // pieces end at multiples of this
     const std::int64_t step_;        // elements of a piece, at most

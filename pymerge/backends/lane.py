@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from pymerge.backends.files import read_into
 from pymerge.backends.protocol import NoRoom, Ops
 from pymerge.dtypes import DType
 from pymerge.errors import ResourceError
@@ -84,29 +83,29 @@ class TorchLane:
         except (torch.OutOfMemoryError, ResourceError) as error:
             raise NoRoom(str(error)) from error
 
-    def load(self, stored: Any) -> _Loaded:
-        """Copy a stored tensor in, through pinned memory; several threads at once."""
-        dtype = getattr(torch, stored.dtype.name)
-        if not stored.nbytes:
+    def load(self, source: Any, read: Callable[[int, Any], None]) -> _Loaded:
+        """Copy a source in, through pinned memory; several threads at once."""
+        dtype = getattr(torch, source.dtype.name)
+        if not source.nbytes:
             return _Loaded(torch.empty(0, dtype=dtype, device=self._device), None)
         if not self._is_cuda:
-            whole = np.empty(stored.nbytes, np.uint8)
-            read_into(stored.path, stored.offset, whole)
+            whole = np.empty(source.nbytes, np.uint8)
+            read(0, whole)
             return _Loaded(torch.from_numpy(whole).view(dtype), None)
         if not hasattr(self._threads, "stream"):
             self._threads.stream = torch.cuda.Stream(self._device)
             self._threads.pieces = [_Piece(), _Piece()]
         with self._on(self._work):
             # Of the kernels' pool, so that one pool serves all; what they used it for last may not be done yet.
-            tensor = torch.empty(stored.nbytes, dtype=torch.uint8, device=self._device)
+            tensor = torch.empty(source.nbytes, dtype=torch.uint8, device=self._device)
             self._threads.stream.wait_stream(self._work)
         with self._on(self._threads.stream):
-            for begin in range(0, stored.nbytes, _PIECE):
-                size = min(_PIECE, stored.nbytes - begin)
+            for begin in range(0, source.nbytes, _PIECE):
+                size = min(_PIECE, source.nbytes - begin)
                 piece = self._threads.pieces[0]
                 self._threads.pieces.reverse()
                 piece.free.synchronize()
-                read_into(stored.path, stored.offset + begin, piece.array[:size])
+                read(begin, piece.array[:size])
                 tensor[begin : begin + size].copy_(piece.tensor[:size], non_blocking=True)
                 piece.free.record()
             there = torch.cuda.Event()

@@ -260,6 +260,7 @@ void measure_key_counts(Engine& engine, std::int64_t ticket, const Tensors& tens
 
 void bind_engine(py::module_& module) {
   using py::arg;
+  py::class_<Combine, std::shared_ptr<Combine>>(module, "Combine");
   py::class_<Engine>(module, "Engine")
       .def(py::init([](int threads, std::int64_t block, int buffers, int writers, bool direct,
                        bool stop_on_nonfinite, std::int64_t gathered, std::int64_t masks) {
@@ -343,48 +344,39 @@ void bind_engine(py::module_& module) {
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))
       .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
            arg("name"))
-      .def("fill_weighted_sum",
-           [](Engine& self, int shard, int segment, const Tensors& tensors, const py::none&,
-              const std::string& compute, const std::string& out_dtype,
-              std::vector<double> coefficients) {
-             self.fill_combine(
-                 shard, segment,
-                 make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients)));
+      .def("combine_weighted_sum",
+           [](Engine&, const Tensors& tensors, const py::none&, const std::string& compute,
+              const std::string& out_dtype, std::vector<double> coefficients) {
+             return make_weighted_sum(tensors, compute, out_dtype, std::move(coefficients));
            })
-      .def("fill_weighted_sum_lines",
-           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor* base,
-              const std::string& compute, const std::string& out_dtype,
-              const py::buffer& coefficients, const LinesTuple& lines) {
-             self.fill_combine(
-                 shard, segment,
-                 make_weighted_sum_lines(tensors, base, compute, out_dtype, coefficients, lines));
+      .def("combine_weighted_sum_lines",
+           [](Engine&, const Tensors& tensors, const Tensor* base, const std::string& compute,
+              const std::string& out_dtype, const py::buffer& coefficients,
+              const LinesTuple& lines) {
+             return make_weighted_sum_lines(tensors, base, compute, out_dtype, coefficients, lines);
            })
-      .def("fill_task_merge",
-           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
-              const std::string& compute, const std::string& out_dtype,
-              const std::vector<py::tuple>& rules, std::vector<double> coefficients,
-              const std::string& consensus, std::vector<double> weights, bool normalize,
-              double scale, std::vector<double> votes, std::vector<double> alone, bool pick) {
-             self.fill_combine(
-                 shard, segment,
-                 make_task_merge(tensors, base, compute, out_dtype, rules, std::move(coefficients),
-                                 consensus, std::move(weights), normalize, scale, std::move(votes),
-                                 std::move(alone), pick, self.masks()));
+      .def("combine_task_merge",
+           [](Engine& self, const Tensors& tensors, const Tensor& base, const std::string& compute,
+              const std::string& out_dtype, const std::vector<py::tuple>& rules,
+              std::vector<double> coefficients, const std::string& consensus,
+              std::vector<double> weights, bool normalize, double scale, std::vector<double> votes,
+              std::vector<double> alone, bool pick) {
+             return make_task_merge(tensors, base, compute, out_dtype, rules,
+                                    std::move(coefficients), consensus, std::move(weights),
+                                    normalize, scale, std::move(votes), std::move(alone), pick,
+                                    self.masks());
            })
-      .def("fill_near_swap",
-           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
-              const std::string& compute, const std::string& out_dtype, double t) {
-             self.fill_combine(shard, segment,
-                               make_near_swap(tensors, base, compute, out_dtype, t));
+      .def("combine_near_swap",
+           [](Engine&, const Tensors& tensors, const Tensor& base, const std::string& compute,
+              const std::string& out_dtype,
+              double t) { return make_near_swap(tensors, base, compute, out_dtype, t); })
+      .def("combine_fusion",
+           [](Engine&, const Tensors& tensors, const Tensor& base, const std::string& compute,
+              const std::string& out_dtype, const py::buffer& factors, const LinesTuple& lines,
+              double threshold) {
+             return make_fusion(tensors, base, compute, out_dtype, factors, lines, threshold);
            })
-      .def("fill_fusion",
-           [](Engine& self, int shard, int segment, const Tensors& tensors, const Tensor& base,
-              const std::string& compute, const std::string& out_dtype, const py::buffer& factors,
-              const LinesTuple& lines, double threshold) {
-             self.fill_combine(
-                 shard, segment,
-                 make_fusion(tensors, base, compute, out_dtype, factors, lines, threshold));
-           })
+      .def("fill_combine", &Engine::fill_combine, arg("shard"), arg("segment"), arg("combine"))
       .def("wait", &Engine::wait, arg("seconds"))
       .def("locate_nonfinite", &Engine::locate_nonfinite, arg("shard"), arg("segment"))
       .def("take_nonfinite", &Engine::take_nonfinite)

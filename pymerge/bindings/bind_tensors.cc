@@ -1,7 +1,12 @@
-// Tensors as the core sees them: a window of a mapped file, or a Python buffer.
+// Tensors as the core sees them: a window of a mapped file, a Python buffer, or derived from such.
+#include <array>
+#include <utility>
+
 #include "common/combine.h"
 #include "core/error.h"
 #include "jobs.h"
+#include "low_rank/derived.h"
+#include "rows/derived.h"
 
 namespace pymerge::bindings {
 namespace {
@@ -31,6 +36,83 @@ Tensor from_buffer(const py::buffer& buffer, const std::string& code) {
   return {{data, dtype, info.size, nullptr, nullptr}, buffer};
 }
 
+// Python objects that own memory must outlive what is derived from it.
+Tensor derive(std::shared_ptr<const Derived> derived, DType dtype, std::int64_t count,
+              py::list owners) {
+  return {{nullptr, dtype, count, nullptr, nullptr, std::move(derived)}, std::move(owners)};
+}
+
+std::vector<std::int64_t> to_indices(const py::buffer& given) {
+  const py::buffer_info info = given.request();
+  if (info.itemsize != sizeof(std::int64_t) || info.ndim != 1) {
+    throw Error(ErrorCode::kInternal, "rows are given as flat arrays of 64-bit integers");
+  }
+  const auto* data = static_cast<const std::int64_t*>(info.ptr);
+  return {data, data + info.size};
+}
+
+Tensor take_rows(const std::vector<const Tensor*>& parts, const py::buffer& starts,
+                 const py::buffer& numbers, const py::buffer& rows, std::int64_t width,
+                 const std::string& code) {
+  std::vector<TensorView> views;
+  py::list owners;
+  for (const Tensor* part : parts) {
+    views.push_back(part->view);
+    owners.append(part->owner);
+  }
+  const DType dtype = to_dtype(code);
+  auto derived = std::make_shared<RowsDerived>(
+      std::move(views), RowChoice{to_indices(starts), to_indices(numbers), to_indices(rows)}, width,
+      dtype);
+  const std::int64_t count = derived->count();
+  return derive(std::move(derived), dtype, count, std::move(owners));
+}
+
+// (a, b, rank, scale, transposed)
+using UpdateTuple = std::tuple<const Tensor*, const Tensor*, int, double, bool>;
+
+Tensor add_low_rank(const Tensor* base, const std::vector<UpdateTuple>& updates, std::int64_t rows,
+                    std::int64_t columns) {
+  std::vector<LowRankUpdate> made;
+  py::list owners;
+  for (const auto& [a, b, rank, scale, transposed] : updates) {
+    made.push_back({a->view, b->view, rank, static_cast<float>(scale), transposed});
+    owners.append(a->owner);
+    owners.append(b->owner);
+  }
+  if (base != nullptr) owners.append(base->owner);
+  auto derived = std::make_shared<LowRankDerived>(base == nullptr ? TensorView{} : base->view,
+                                                  std::move(made), rows, columns);
+  return derive(std::move(derived), DType::kF32, rows * columns, std::move(owners));
+}
+
+Tensor from_combine(std::shared_ptr<Combine> combine) {
+  const DType dtype = combine->out_dtype();
+  const std::int64_t count = combine->count();
+  return derive(std::make_shared<CombineDerived>(std::move(combine)), dtype, count, py::list());
+}
+
+// Elements from `begin` on, as many as `out` has room for.
+void read_into(const Tensor& tensor, std::int64_t begin, const py::buffer& out) {
+  const py::buffer_info info = out.request(true);
+  const std::int64_t nbytes = info.size * info.itemsize;
+  const std::int64_t item = item_size(tensor.view.dtype);
+  if (begin < 0 || nbytes % item != 0 || nbytes / item > tensor.view.count - begin) {
+    throw Error(ErrorCode::kInternal, "a tensor is read past its end");
+  }
+  const py::gil_scoped_release release;
+  Scratch scratch;
+  tensor.view.read({begin, nbytes / item}, static_cast<std::byte*>(info.ptr), scratch);
+}
+
+bool is_nonfinite_at(const Tensor& tensor, std::int64_t index) {
+  if (index < 0 || index >= tensor.view.count || !is_mergeable(tensor.view.dtype)) return false;
+  std::array<std::byte, sizeof(double)> element;
+  Scratch scratch;
+  tensor.view.read({index, 1}, element.data(), scratch);
+  return find_nonfinite(element.data(), tensor.view.dtype, 1) == 0;
+}
+
 }  // namespace
 
 void bind_tensors(py::module_& module) {
@@ -38,14 +120,14 @@ void bind_tensors(py::module_& module) {
       .def_static("from_file", &from_file, py::arg("file"), py::arg("offset"), py::arg("count"),
                   py::arg("code"))
       .def_static("from_buffer", &from_buffer, py::arg("buffer"), py::arg("code"))
+      .def_static("take_rows", &take_rows, py::arg("parts"), py::arg("starts"), py::arg("numbers"),
+                  py::arg("rows"), py::arg("width"), py::arg("code"))
+      .def_static("add_low_rank", &add_low_rank, py::arg("base"), py::arg("updates"),
+                  py::arg("rows"), py::arg("columns"))
+      .def_static("from_combine", &from_combine, py::arg("combine"))
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
-      .def("is_nonfinite_at", [](const Tensor& tensor, std::int64_t index) {
-        const auto* at = tensor.view.data + index * item_size(tensor.view.dtype);
-        const bool found = index >= 0 && index < tensor.view.count &&
-                           find_nonfinite(at, tensor.view.dtype, 1) == 0;
-        tensor.view.check_whole();
-        return found;
-      });
+      .def("read_into", &read_into, py::arg("begin"), py::arg("out"))
+      .def("is_nonfinite_at", &is_nonfinite_at);
 }
 
 }  // namespace pymerge::bindings

@@ -39,7 +39,7 @@ Selection to_selection(const std::vector<const Tensor*>& tensors, const Tensor* 
   std::vector<const Tensor*> different;
   std::vector<SelectMeasure::Wanted> wanted;
   for (std::size_t i = 0; i < tensors.size(); ++i) {
-    if (i == 0 || tensors[i]->view.data != tensors[i - 1]->view.data) {
+    if (i == 0 || tensors[i]->view.identity() != tensors[i - 1]->view.identity()) {
       different.push_back(tensors[i]);
     }
     wanted.push_back({static_cast<int>(different.size()) - 1, counts.at(i)});

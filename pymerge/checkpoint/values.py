@@ -37,6 +37,21 @@ class StoredTensor:
             count *= dim
         return count
 
+    @property
+    def origin(self) -> DType:
+        """Its own type; see `pymerge.checkpoint.sources.Source`."""
+        return self.dtype
+
+    @property
+    def parts(self) -> tuple[()]:
+        """None: it is stored."""
+        return ()
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Its name; folders may be somewhere else by now."""
+        return (self.name,)
+
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:

@@ -6,8 +6,8 @@ import queue
 from collections.abc import Callable, Sequence
 
 from pymerge import _core
-from pymerge.checkpoint.values import StoredTensor
-from pymerge.execute.feeders import StreamFeeder
+from pymerge.checkpoint.sources import Source
+from pymerge.execute.feeders import StreamFeeder, find_copied
 from pymerge.execute.pipeline import (
     Answer,
     CombineJob,
@@ -19,7 +19,7 @@ from pymerge.execute.pipeline import (
     Pipeline,
     bytes_needed,
 )
-from pymerge.ops import Combine, Copy, Measure
+from pymerge.ops import Combine, Measure
 from pymerge.plan.values import TensorTask
 
 __all__ = ["DeviceFeeder"]
@@ -41,7 +41,7 @@ class DeviceFeeder:
         self._stream = StreamFeeder(engine, in_place)
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._rooms = [lane.room for lane in lanes]
-        self._pipelines = [Pipeline(lane, self._outcomes.put, loaders, before) for lane in lanes]
+        self._pipelines = [Pipeline(lane, self._outcomes.put, loaders, before, self._stream.reader) for lane in lanes]
         self._given = [0] * len(lanes)
         self._chosen: dict[int, int] = {}
 
@@ -50,9 +50,9 @@ class DeviceFeeder:
         """See `Feeder`."""
         return max(StreamFeeder.ahead, sum(self._rooms))
 
-    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+    def tensor(self, source: Source) -> _core.Tensor:
         """See `Feeder`."""
-        return self._stream.tensor(stored)
+        return self._stream.tensor(source)
 
     def _choose(self, task: TensorTask) -> int | None:
         """The device for a task, always the same one; None if none has room for it."""
@@ -76,7 +76,7 @@ class DeviceFeeder:
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Start a combine; see `Feeder`."""
-        is_copy = isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype
+        is_copy = find_copied(task, request) is not None
         chosen = self._chosen.get(id(task)) if is_copy else self._choose(task)
         if is_copy and chosen is not None:
             self._pipelines[chosen].forget(task)
@@ -106,6 +106,7 @@ class DeviceFeeder:
             return
         job = outcome.job
         if isinstance(outcome, Merged):
+            self._stream.let_go(job.task)
             self._engine.fill_bytes(outcome.job.shard, outcome.job.segment, outcome.data, job.task.dtype.code)
         elif isinstance(job, CombineJob):
             self._stream.combine(job.shard, job.segment, job.task, job.request)

@@ -7,11 +7,31 @@ from typing import Protocol
 from pymerge import _core
 from pymerge.backends.answers import answer_of
 from pymerge.backends.calls import Call, call_of
+from pymerge.checkpoint.sources import Source
 from pymerge.checkpoint.values import StoredTensor
-from pymerge.ops import Combine, Copy, Measure
+from pymerge.execute.tensors import Read, Tensors
+from pymerge.ops import Combine, Copy, KeyCounts, KeySample, Measure, WeightedSum
 from pymerge.plan.values import TensorTask
 
-__all__ = ["Feeder", "StreamFeeder"]
+__all__ = ["SURVEYS", "Feeder", "StreamFeeder", "calculated", "find_copied"]
+
+#: Measures after which a task does not go on to its combine: those that look at all tensors of a group first.
+SURVEYS = (KeySample, KeyCounts)
+
+
+def find_copied(task: TensorTask, request: Combine) -> StoredTensor | None:
+    """The stored tensor whose bytes a task's output has, if its combine says so."""
+    if not isinstance(request, Copy):
+        return None
+    source = task.sources[request.source]
+    return source if isinstance(source, StoredTensor) and source.dtype == task.dtype else None
+
+
+def calculated(task: TensorTask, request: Combine) -> Combine:
+    """The combine that kernels run: for a copy of what is derived, or changes its dtype, a sum of one."""
+    if isinstance(request, Copy) and find_copied(task, request) is None:
+        return WeightedSum((request.source,), (1.0,))
+    return request
 
 
 class Feeder(Protocol):
@@ -24,8 +44,8 @@ class Feeder(Protocol):
     @property
     def ahead(self) -> int: ...
 
-    def tensor(self, stored: StoredTensor) -> _core.Tensor:
-        """The stored tensor as the core sees it."""
+    def tensor(self, source: Source) -> _core.Tensor:
+        """The source as the core sees it."""
         ...
 
     def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
@@ -63,16 +83,20 @@ class StreamFeeder:
     def __init__(self, engine: _core.Engine, in_place: bool = True) -> None:
         """`in_place`: mapped pages may be read where they are and stay resident for a moment."""
         self._engine = engine
-        self._in_place = in_place
-        self._files: dict[str, _core.MappedFile] = {}
+        self._tensors = Tensors(engine.map_file, in_place)
         self._calls: dict[int, Call] = {}
 
-    def tensor(self, stored: StoredTensor) -> _core.Tensor:
-        """The stored tensor as the core sees it; its file is mapped once."""
-        file = self._files.get(stored.path)
-        if file is None:
-            file = self._files[stored.path] = self._engine.map_file(stored.path, self._in_place)
-        return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
+    def tensor(self, source: Source) -> _core.Tensor:
+        """The source as the core sees it; see `Feeder`."""
+        return self._tensors.get(source)
+
+    def reader(self, source: Source) -> Read:
+        """What reads a source for a device."""
+        return self._tensors.reader(source)
+
+    def let_go(self, task: TensorTask) -> None:
+        """Forget what was derived for a task that is combined elsewhere."""
+        self._tensors.let_go(task.sources)
 
     def _inputs(self, task: TensorTask, call: Call) -> tuple[list[_core.Tensor], _core.Tensor | None]:
         base = None if call.base is None else self.tensor(task.sources[call.base])
@@ -83,19 +107,23 @@ class StreamFeeder:
         call = self._calls[ticket] = call_of(request)
         start = getattr(self._engine, f"measure_{call.kernel}")
         start(ticket, *self._inputs(task, call), task.compute.name, *call.arguments)
+        if isinstance(request, SURVEYS):
+            self._tensors.let_go(task.sources)
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Fill an output segment; see `Feeder`."""
-        if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
-            if task.must_agree:
-                tensors = [self.tensor(source) for source in task.sources]
-                self._engine.fill_agreed(shard, segment, tensors, task.name)
-            else:
-                self._engine.fill_copy(shard, segment, self.tensor(task.sources[request.source]))
-            return
-        call = call_of(request)
-        fill = getattr(self._engine, f"fill_{call.kernel}")
-        fill(shard, segment, *self._inputs(task, call), task.compute.name, task.dtype.code, *call.arguments)
+        copied = find_copied(task, request)
+        if copied is not None and task.must_agree:
+            tensors = [self.tensor(source) for source in task.sources]
+            self._engine.fill_agreed(shard, segment, tensors, task.name)
+        elif copied is not None:
+            self._engine.fill_copy(shard, segment, self.tensor(copied))
+        else:
+            call = call_of(request)
+            make = getattr(self._engine, f"combine_{call.kernel}")
+            combine = make(*self._inputs(task, call), task.compute.name, task.dtype.code, *call.arguments)
+            self._engine.fill_combine(shard, segment, combine)
+        self._tensors.let_go(task.sources)
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Wait for answers; see `Feeder`."""

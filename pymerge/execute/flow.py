@@ -12,7 +12,7 @@ from typing import Any
 
 from pymerge import _core
 from pymerge.execute.checkpoints import Checkpoints
-from pymerge.execute.feeders import Feeder
+from pymerge.execute.feeders import Feeder, calculated
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.restore import Kept, temporary_name
 from pymerge.execute.usage import MemoryWatch
@@ -206,7 +206,7 @@ class Flow:
     def _combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         self._decided += task.nbytes
         self.copied += isinstance(request, Copy)
-        self._feeder.combine(shard, segment, task, request)
+        self._feeder.combine(shard, segment, task, calculated(task, request))
 
     def _note_nonfinite(self) -> None:
         found = self._feeder.take_nonfinite()

@@ -7,21 +7,15 @@ from typing import Any
 import numpy as np
 
 from pymerge import _core
-from pymerge.backends.files import read_into
 from pymerge.backends.protocol import Ops
-from pymerge.checkpoint.values import StoredTensor
-from pymerge.execute.feeders import StreamFeeder
+from pymerge.checkpoint.sources import Source
+from pymerge.execute.derived import read_source
+from pymerge.execute.feeders import StreamFeeder, find_copied
 from pymerge.kernels.common.convert import NUMPY_DTYPES
-from pymerge.ops import Combine, Copy, Measure
+from pymerge.ops import Combine, Measure
 from pymerge.plan.values import TensorTask
 
 __all__ = ["HostFeeder"]
-
-
-def _read(stored: StoredTensor) -> Any:
-    array = np.empty(stored.count, NUMPY_DTYPES[stored.dtype.name])
-    read_into(stored.path, stored.offset, array.view(np.uint8))
-    return array
 
 
 class HostFeeder:
@@ -35,12 +29,12 @@ class HostFeeder:
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
 
-    def tensor(self, stored: StoredTensor) -> _core.Tensor:
+    def tensor(self, source: Source) -> _core.Tensor:
         """See `Feeder`."""
-        return self._stream.tensor(stored)
+        return self._stream.tensor(source)
 
     def _operands(self, task: TensorTask) -> list[Any]:
-        return [_read(source) for source in task.sources]
+        return [read_source(source) for source in task.sources]
 
     def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
         """Run a measure at once; see `Feeder`."""
@@ -48,7 +42,7 @@ class HostFeeder:
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Compute a tensor and hand its bytes to the writer; see `Feeder`."""
-        if isinstance(request, Copy) and task.sources[request.source].dtype == task.dtype:
+        if find_copied(task, request) is not None:
             self._stream.combine(shard, segment, task, request)
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pymerge import _core
+from pymerge.checkpoint.sources import list_stored
 from pymerge.errors import NonFiniteError
+from pymerge.execute.tensors import Tensors
 from pymerge.plan.values import TensorTask
 
 __all__ = ["nonfinite_error"]
@@ -12,11 +14,10 @@ __all__ = ["nonfinite_error"]
 def nonfinite_error(task: TensorTask, index: int) -> NonFiniteError:
     """The error for the output value of `task` at flat `index`."""
     guilty = []
+    tensors = Tensors(lambda path, in_place: _core.MappedFile(path), in_place=False)
     for source, label in zip(task.sources, task.labels, strict=True):
-        file = _core.MappedFile(source.path)
-        tensor = _core.Tensor.from_file(file, source.offset, source.count, source.dtype.code)
-        if tensor.is_nonfinite_at(index):
-            guilty.append(f"{label} ({source.path})")
+        if tensors.get(source).is_nonfinite_at(index):
+            guilty.append(f"{label} ({next(list_stored(source)).path})")
     if guilty:
         cause = f"it is not finite in {' and '.join(guilty)} either"
     else:

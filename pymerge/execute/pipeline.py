@@ -15,9 +15,11 @@ from threading import Lock, Thread
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pymerge.backends.protocol import NoRoom
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.sources import Source
 from pymerge.dtypes import DType
-from pymerge.ops import Combine, KeyCounts, KeySample, Measure
+from pymerge.execute.feeders import SURVEYS
+from pymerge.execute.tensors import Read
+from pymerge.ops import Combine, Measure
 from pymerge.plan.values import TensorTask
 
 __all__ = [
@@ -34,9 +36,6 @@ __all__ = [
     "bytes_needed",
 ]
 
-#: Measures after which a task does not go on to its combine: those that look at all tensors of a group first.
-_SURVEYS = (KeySample, KeyCounts)
-
 
 class Lane(Protocol):
     """What a pipeline needs of a device; `load` and those that run kernels may raise NoRoom."""
@@ -46,8 +45,10 @@ class Lane(Protocol):
         """Bytes of sources and outputs that may be aboard."""
         ...
 
-    def load(self, stored: StoredTensor) -> Any:
-        """Copy a tensor in; called by several threads, returns as soon as the rest happens by itself."""
+    def load(self, source: Source, read: Read) -> Any:
+        """Copy a tensor in, its bytes as `read` gives them; called by several threads, returns as soon as the rest
+        happens by itself.
+        """
         ...
 
     def measure(self, request: Measure, operands: list[Any], compute: DType) -> object:
@@ -74,7 +75,7 @@ class MeasureJob:
     @property
     def is_last(self) -> bool:
         """Whether the task is then done with its sources for now."""
-        return isinstance(self.request, _SURVEYS)
+        return isinstance(self.request, SURVEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +148,15 @@ class Pipeline:
     """One device's; `post` is given outcomes, from any thread."""
 
     def __init__(
-        self, lane: Lane, post: Callable[[Outcome], None], loaders: int, before: Callable[[], None] | None = None
+        self,
+        lane: Lane,
+        post: Callable[[Outcome], None],
+        loaders: int,
+        before: Callable[[], None] | None,
+        reader: Callable[[Source], Read],
     ) -> None:
-        """`before`: called by the thread that runs kernels, before the first of them."""
+        """`before`: called by the thread that runs kernels, before the first; `reader`: how sources are read."""
+        self._reader = reader
         self._lane = lane
         self._post = post
         self._before = before
@@ -213,7 +220,7 @@ class Pipeline:
             stay, place = item
             try:
                 skipped = stay.refused or self._closing
-                operand = None if skipped else self._lane.load(stay.task.sources[place])
+                operand = None if skipped else self._load(stay.task.sources[place])
             except NoRoom:
                 stay.refused = True
                 operand = None
@@ -222,6 +229,9 @@ class Pipeline:
                 stay.loading -= 1
                 if stay.loading == 0:
                     self._settle(stay)
+
+    def _load(self, source: Source) -> Any:
+        return self._lane.load(source, self._reader(source))
 
     def _run_all(self) -> None:
         if self._before is not None:

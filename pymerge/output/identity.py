@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pymerge
+from pymerge.checkpoint.sources import describe_source
 from pymerge.output.fingerprint import fingerprint
 from pymerge.schedule.values import Schedule
 
@@ -22,8 +23,7 @@ def make_identity(schedule: Schedule, *, hash_inputs: bool = False) -> dict[str,
     plan = schedule.plan
     tasks = hashlib.blake2b(digest_size=16)
     for task in plan.tasks:
-        # Sources by model and name: folders may be somewhere else by now.
-        sources = [(label, source.name) for label, source in zip(task.labels, task.sources, strict=True)]
+        sources = [(label, describe_source(source)) for label, source in zip(task.labels, task.sources, strict=True)]
         tasks.update(repr((task.name, task.dtype, task.compute, task.must_agree, sources, task.inputs)).encode())
     layout = hashlib.blake2b(digest_size=16)
     for shard in schedule.shards:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
+from pymerge.checkpoint.sources import Source, list_stored
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.ops import (
     Combine,
@@ -61,7 +62,7 @@ def count_costs(plan: MergePlan) -> Costs:
             copied += 1
         passes = max(passes, sum(map(_count_passes, requests)))
         for request in requests:
-            size = sum(task.sources[place].nbytes for place in _list_sources(request))
+            size = sum(_read_bytes(task.sources[place]) for place in _list_sources(request))
             read += size * _count_passes(request)
         if task.must_agree:
             read += sum(source.nbytes for source in task.sources[1:])
@@ -96,7 +97,14 @@ def find_twin(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
     if not isinstance(combine, Copy) or trace.measures or task.must_agree:
         return None
     source = task.sources[combine.source]
-    return source if source.dtype == task.dtype and source.nbytes else None
+    if not isinstance(source, StoredTensor) or source.dtype != task.dtype:
+        return None
+    return source if source.nbytes else None
+
+
+def _read_bytes(source: Source) -> int:
+    """What one pass over a source reads of files."""
+    return sum(stored.nbytes for stored in list_stored(source))
 
 
 def _count_passes(request: Measure | Combine) -> int:

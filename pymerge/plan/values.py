@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymerge.checkpoint.values import Checkpoint, StoredTensor
+from pymerge.checkpoint.sources import Source
+from pymerge.checkpoint.values import Checkpoint
 from pymerge.config.values import MergeConfig
 from pymerge.dtypes import DType
 from pymerge.errors import Problem
@@ -34,7 +35,7 @@ class TensorTask:
     name: str
     shape: tuple[int, ...]
     dtype: DType
-    sources: tuple[StoredTensor, ...]
+    sources: tuple[Source, ...]
     labels: tuple[str, ...]
     inputs: Inputs | None
     compute: DType

@@ -16,6 +16,8 @@ import numpy as np
 from pymerge.backends.reference import ReferenceOps, decide
 from pymerge.checkpoint import StoredTensor
 from pymerge.dtypes import BY_NAME
+from pymerge.execute.derived import read_source
+from pymerge.execute.feeders import calculated
 from pymerge.execute.groups import find_group_cuts
 from pymerge.execute.memory import find_combine
 from pymerge.kernels.common.convert import Array, decode, encode
@@ -41,7 +43,10 @@ def memory_needed(plan: MergePlan, task: TensorTask) -> int:
 
 def _find_source(plan: MergePlan, task: TensorTask) -> StoredTensor | None:
     """What a tensor is copied from, or converted from, whatever the data is; None if it is merged."""
-    return task.sources[0] if task.inputs is None else find_twin(plan, task)
+    if task.inputs is not None:
+        return find_twin(plan, task)
+    source = task.sources[0]
+    return source if isinstance(source, StoredTensor) else None
 
 
 def recompute(
@@ -155,9 +160,10 @@ class _Oracle:
     def run(self, number: int, out: Array) -> tuple[Combine, Array]:
         """Merge a tensor into `out`; returns the combine, and what it decided of every element."""
         task, ops = self.tasks[number], ReferenceOps()
-        assert task.inputs is not None
         operands = _read(task, self.wide)
-        combine = find_combine(self.plan.method, task.inputs, ops, operands, task.compute, self.cuts.get(number))
+        combine = calculated(task, Copy(0))
+        if task.inputs is not None:
+            combine = find_combine(self.plan.method, task.inputs, ops, operands, task.compute, self.cuts.get(number))
         ops.combine(combine, operands, task.compute, out)
         return combine, decide(combine, operands, task.compute)
 
@@ -167,7 +173,7 @@ def _widen(task: TensorTask) -> TensorTask:
 
 
 def _read(task: TensorTask, wide: bool) -> list[Array]:
-    return [decode(read_whole(source), "float64") if wide else read_whole(source) for source in task.sources]
+    return [decode(read_source(source), "float64") if wide else read_source(source) for source in task.sources]
 
 
 def _make_again(

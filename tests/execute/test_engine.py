@@ -120,7 +120,7 @@ def test_stopping_with_work_left_returns(tmp_path: Path) -> None:
     for ticket in range(50):
         engine.measure_gram(ticket, [big, big], None, "float32")
     open_shard(engine, tmp_path, "out", [3_000_000 * 4, 5])
-    engine.fill_weighted_sum(0, 0, [big], None, "float32", "F32", [2.0])
+    engine.fill_combine(0, 0, engine.combine_weighted_sum([big], None, "float32", "F32", [2.0]))
     engine.stop()
     engine.stop()
     assert not (tmp_path / "out").exists()

@@ -37,7 +37,10 @@ def merge(folder: Path, masks: int, deltas: list[Any], *, later: Any = None, dty
     path = folder / "out"
     engine.open_shard(f"{path}.partial", str(path), [(0, first.nbytes)])
     weights = [1.0] * len(deltas)
-    engine.fill_task_merge(0, 0, tensors, base, compute, dtype, rules, weights, "none", [], False, 1.0, [], [], False)
+    combine = engine.combine_task_merge(
+        tensors, base, compute, dtype, rules, weights, "none", [], False, 1.0, [], [], False
+    )
+    engine.fill_combine(0, 0, combine)
     while not engine.status()["shards_finished"]:
         engine.wait(1.0)
     engine.stop()

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge.backends.protocol import NoRoom
+from pymerge.checkpoint.sources import Source
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.dtypes import BY_NAME
 from pymerge.execute.pipeline import (
@@ -40,6 +41,11 @@ def make_task(number: int, count: int, sources: int = 2) -> TensorTask:
     """A task of some tensors of `count` elements."""
     stored = tuple(StoredTensor(f"t{number}", FLOAT32, (count,), f"m{place}", 0, 4 * count) for place in range(sources))
     return TensorTask(f"t{number}", (count,), FLOAT32, stored, ("",) * sources, None, FLOAT32)
+
+
+def read_nothing(source: Source) -> Callable[[int, Any], None]:
+    """Simulated lanes look at no bytes."""
+    return lambda begin, out: None
 
 
 @dataclass(eq=False)
@@ -71,7 +77,7 @@ class SimulatedLane:
         finally:
             self.inside.remove(what)
 
-    def load(self, stored: StoredTensor) -> Copied:
+    def load(self, stored: StoredTensor, read: Callable[[int, Any], None]) -> Copied:
         self.loads.append((stored.name, stored.path))
         self.waits("load", stored.name)
         self.fails("load", stored.name)
@@ -116,7 +122,7 @@ GRAM, SUM = Gram((0, 1)), WeightedSum((0, 1), (0.5, 0.5))
 def drive(lane: SimulatedLane, tasks: list[TensorTask], measures: list[int], loaders: int = 2) -> tuple[set[str], int]:
     """Take tasks through their measures and combines; returns (what the host did, most bytes aboard)."""
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    pipeline = Pipeline(lane, outcomes.put, loaders)
+    pipeline = Pipeline(lane, outcomes.put, loaders, None, read_nothing)
     left = list(measures)
     merged: set[str] = set()
     on_host: set[str] = set()
@@ -228,7 +234,7 @@ def test_combines_go_before_measures() -> None:
         started.set()
         assert going.wait(PATIENCE)
 
-    pipeline = Pipeline(lane, outcomes.put, 1, before)
+    pipeline = Pipeline(lane, outcomes.put, 1, before, read_nothing)
     assert started.wait(PATIENCE)
     pipeline.submit(MeasureJob(0, make_task(0, 5), GRAM))
     pipeline.submit(CombineJob(0, 1, make_task(1, 5), SUM))
@@ -244,7 +250,7 @@ def test_combines_go_before_measures() -> None:
 def test_a_survey_lets_its_tensors_go() -> None:
     lane = SimulatedLane(130)  # room for one
     outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-    pipeline = Pipeline(lane, outcomes.put, 2)
+    pipeline = Pipeline(lane, outcomes.put, 2, None, read_nothing)
     for number in range(3):
         pipeline.submit(MeasureJob(number, make_task(number, 10), KeySample((0, 1), 1000)))
     answers = [outcomes.get(timeout=PATIENCE) for _ in range(3)]
@@ -271,7 +277,7 @@ def test_closing_drops_what_was_not_begun() -> None:
         assert going.wait(PATIENCE)
 
     lane = SimulatedLane(100_000, waits=waits)
-    pipeline = Pipeline(lane, lambda outcome: None, 1)
+    pipeline = Pipeline(lane, lambda outcome: None, 1, None, read_nothing)
     for number in range(50):
         pipeline.submit(MeasureJob(number, make_task(number, 10), GRAM))
     assert begun.wait(PATIENCE)

@@ -1,0 +1,1 @@
+"""A matrix and low-rank updates of it."""

@@ -1,0 +1,1 @@
+"""Rows of matrices, put together anew."""

@@ -1,0 +1,202 @@
+"""What a merge reads: stored tensors, and tensors that are derived from stored ones while they are read.
+
+A source has elements of one mergeable dtype, whatever is stored. What deriving means, to the bit, stands in
+kernels/<name>/spec.py; `pymerge/execute/tensors.py` and `derived.py` turn sources into tensors of the compiled core,
+and into arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.dtypes import BY_NAME, DType
+
+__all__ = ["Derived", "LowRank", "RowChoice", "Rows", "Source", "Update", "describe_source", "list_stored"]
+
+_FLOAT32 = BY_NAME["float32"]
+
+
+class Source(Protocol):
+    """A tensor that is read.
+
+    Attributes:
+        name: as it is stored, for messages.
+        dtype: of the elements as kernels see them.
+        origin: the type that an output takes which is given none: that of what is stored.
+        shape, count: of the elements, row-major.
+        nbytes: of the elements.
+        parts: the sources that it is derived from; none if it is stored.
+        settings: what it depends on besides them, as values that print alike where they are alike.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def origin(self) -> DType: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def parts(self) -> tuple[Source, ...]: ...
+    @property
+    def settings(self) -> tuple[object, ...]: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowChoice:
+    """For each row of a new matrix, the rows of which tensors it is the mean of.
+
+    Row r is the mean (float32, in the order listed) of rows `rows[k]` of parts `parts[k]`, where
+    starts[r] <= k < starts[r + 1]; one entry is a plain copy, none a row of zeros. rows[k] = -1 stands for
+    the mean of all rows of that part.
+
+    Attributes:
+        starts: array("q"), [rows + 1].
+        parts, rows: array("q"), [starts[-1]].
+    """
+
+    starts: array[int]
+    parts: array[int]
+    rows: array[int]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether every row is a copy of one, or zeros."""
+        single = all(end - start <= 1 for start, end in zip(self.starts, self.starts[1:], strict=False))
+        return single and -1 not in self.rows
+
+    @property
+    def digest(self) -> str:
+        """What tells it from others."""
+        digest = hashlib.blake2b(digest_size=16)
+        for numbers in (self.starts, self.parts, self.rows):
+            digest.update(repr(len(numbers)).encode() + numbers.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether row r is row r of the first part, for all of them."""
+        size = len(self.starts) - 1
+        return len(self.rows) == size and not any(self.parts) and self.rows == array("q", range(size))
+
+
+class Derived:
+    """What derived sources have in common."""
+
+    __slots__ = ()
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def dtype(self) -> DType:
+        return _FLOAT32
+
+    @property
+    def count(self) -> int:
+        """Number of elements."""
+        count = 1
+        for dim in self.shape:
+            count *= dim
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the elements."""
+        return self.count * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows(Derived):
+    """Rows of matrices (or elements of vectors, then rows of one), put together anew: kernels/rows."""
+
+    name: str
+    matrices: tuple[Source, ...]
+    choice: RowChoice
+    shape: tuple[int, ...] = field(init=False)
+    plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out what does not change."""
+        object.__setattr__(self, "shape", (len(self.choice.starts) - 1, *self.matrices[0].shape[1:]))
+        same = len({matrix.dtype for matrix in self.matrices}) == 1
+        object.__setattr__(self, "plain", same and self.choice.is_plain)
+
+    @property
+    def dtype(self) -> DType:
+        """The matrices' if rows are only moved, else float32."""
+        return self.matrices[0].dtype if self.plain else _FLOAT32
+
+    @property
+    def origin(self) -> DType:
+        """That of the first matrix, the model's own."""
+        return self.matrices[0].origin
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The matrices."""
+        return self.matrices
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """The choice."""
+        return (self.choice.digest,)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """scale * B A; see kernels/low_rank/spec.py for `transposed`."""
+
+    a: Source
+    b: Source
+    rank: int
+    scale: float
+    transposed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank(Derived):
+    """A matrix with low-rank updates added: kernels/low_rank. Without `base`, the updates alone."""
+
+    name: str
+    shape: tuple[int, ...]
+    base: Source | None
+    updates: tuple[Update, ...]
+
+    @property
+    def origin(self) -> DType:
+        """That of the base; the product's own where there is none."""
+        return self.base.origin if self.base else self.updates[0].a.origin
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The base, and the factors of each update."""
+        factors = tuple(factor for update in self.updates for factor in (update.a, update.b))
+        return (self.base, *factors) if self.base else factors
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Ranks and scales."""
+        return tuple((update.rank, update.scale, update.transposed) for update in self.updates)
+
+
+def list_stored(source: Source) -> Iterator[StoredTensor]:
+    """The stored tensors that a source is read from, in order."""
+    if isinstance(source, StoredTensor):
+        yield source
+    for part in source.parts:
+        yield from list_stored(part)
+
+
+def describe_source(source: Source) -> tuple[object, ...]:
+    """What a source's elements depend on besides the data, as plain values that print alike whenever they are alike."""
+    return (type(source).__name__, source.settings, *map(describe_source, source.parts))

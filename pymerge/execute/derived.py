@@ -1,0 +1,54 @@
+"""Sources as whole arrays, derived as their specifications say: for the reference, and for checking outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pymerge.backends.files import read_into
+from pymerge.checkpoint.sources import LowRank, Rows, Source
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
+from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.rows import spec as rows
+
+__all__ = ["read_source"]
+
+
+def read_source(source: Source) -> Array:
+    """All elements of a source, flat, of its dtype.
+
+    Raises:
+        FormatError: a file ends inside of a tensor.
+        ResourceError: it cannot be read.
+    """
+    read: Callable[[Any], Array] = _READERS[type(source)]
+    return read(source)
+
+
+def _read_stored(stored: StoredTensor) -> Array:
+    array = np.empty(stored.count, NUMPY_DTYPES[stored.dtype.name])
+    read_into(stored.path, stored.offset, array.view(np.uint8))
+    return array
+
+
+def _read_rows(source: Rows) -> Array:
+    choice, matrices = source.choice, [read_source(matrix) for matrix in source.matrices]
+    width = source.count // max(1, source.shape[0])
+    return rows.run(matrices, choice.starts, choice.parts, choice.rows, width, source.dtype.name)
+
+
+def _read_low_rank(source: LowRank) -> Array:
+    updates = [(read_source(u.a), read_source(u.b), u.rank, u.scale, u.transposed) for u in source.updates]
+    return low_rank.run(
+        None if source.base is None else read_source(source.base), updates, source.shape[0], source.shape[1]
+    )
+
+
+_READERS: dict[type[Any], Callable[[Any], Array]] = {
+    StoredTensor: _read_stored,
+    Rows: _read_rows,
+    LowRank: _read_low_rank,
+}

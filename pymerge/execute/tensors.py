@@ -1,0 +1,90 @@
+"""Sources as tensors of the compiled core: mapped files, and what is derived from them while it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+from pymerge import _core
+from pymerge.backends.files import read_into
+from pymerge.checkpoint.sources import LowRank, Rows, Source
+from pymerge.checkpoint.values import StoredTensor
+
+__all__ = ["Read", "Tensors"]
+
+#: Fills a buffer with bytes from a place on.
+Read: TypeAlias = Callable[[int, Any], None]
+
+
+class Tensors:
+    """Makes tensors; a file is mapped once, a derived tensor made once until it is let go."""
+
+    def __init__(self, map_file: Callable[[str, bool], _core.MappedFile], in_place: bool = True) -> None:
+        """`in_place`: mapped pages may be read where they are and stay resident for a moment."""
+        self._map_file = map_file
+        self._in_place = in_place
+        self._files: dict[tuple[str, bool], _core.MappedFile] = {}
+        # The source is kept too, so that no other one has its identity.
+        self._derived: dict[int, tuple[Source, _core.Tensor]] = {}
+
+    def get(self, source: Source) -> _core.Tensor:
+        """The tensor of a source."""
+        if isinstance(source, StoredTensor):
+            return self._stored(source, self._in_place)
+        known = self._derived.get(id(source))
+        if known is None:
+            known = self._derived[id(source)] = (source, self._derive(source))
+        return known[1]
+
+    def put(self, source: Source, tensor: _core.Tensor) -> None:
+        """Say what a source is that was made elsewhere."""
+        self._derived[id(source)] = (source, tensor)
+
+    def reader(self, source: Source) -> Read:
+        """What fills a buffer with a source's bytes from a place on, both of whole elements."""
+        if isinstance(source, StoredTensor):
+            return lambda begin, out: read_into(source.path, source.offset + begin, out)
+        tensor, size = self.get(source), source.dtype.itemsize
+        return lambda begin, out: tensor.read_into(begin // size, out)
+
+    def let_go(self, sources: Iterable[Source]) -> None:
+        """Forget what was derived for these sources; whoever reads it keeps it."""
+        for source in sources:
+            if not isinstance(source, StoredTensor):
+                self._derived.pop(id(source), None)
+                self.let_go(source.parts)
+
+    def _stored(self, stored: StoredTensor, in_place: bool) -> _core.Tensor:
+        file = self._files.get((stored.path, in_place))
+        if file is None:
+            file = self._files[stored.path, in_place] = self._map_file(stored.path, in_place)
+        return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
+
+    def _part(self, source: Source) -> _core.Tensor:
+        """A source that another one is derived from: it is read here and there, so never in place."""
+        return self._stored(source, False) if isinstance(source, StoredTensor) else self.get(source)
+
+    def _derive(self, source: Source) -> _core.Tensor:
+        make: Callable[[Tensors, Any], _core.Tensor] = _MAKERS[type(source)]
+        return make(self, source)
+
+    def _take_rows(self, source: Rows) -> _core.Tensor:
+        width = 1
+        for dim in source.shape[1:]:
+            width *= dim
+        choice = source.choice
+        parts = [self._part(matrix) for matrix in source.matrices]
+        return _core.Tensor.take_rows(parts, choice.starts, choice.parts, choice.rows, width, source.dtype.code)
+
+    def _add_low_rank(self, source: LowRank) -> _core.Tensor:
+        rows, columns = source.shape
+        updates = [(self._part(u.a), self._part(u.b), u.rank, u.scale, u.transposed) for u in source.updates]
+        return _core.Tensor.add_low_rank(
+            None if source.base is None else self._part(source.base), updates, rows, columns
+        )
+
+
+_MAKERS: dict[type[Any], Callable[[Tensors, Any], _core.Tensor]] = {
+    Rows: Tensors._take_rows,
+    LowRank: Tensors._add_low_rank,
+}

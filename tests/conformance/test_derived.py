@@ -1,0 +1,134 @@
+"""Derived tensors give the bits of their specifications, read whole, in any parts, and through kernels."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+import kernel_cases as cases
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pymerge import _core
+from pymerge.dtypes import BY_NAME
+from pymerge.errors import InternalError
+from pymerge.kernels.common.convert import NUMPY_DTYPES
+from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.rows import spec as rows
+
+NARROW = ("float32", "float16", "bfloat16")
+#: Derived tensors are read under a merge; their bits do not depend on the level that merges.
+ONCE_A_LEVEL = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+
+def wrap(values: Any, dtype: str) -> _core.Tensor:
+    return _core.Tensor.from_buffer(values.view(f"u{values.dtype.itemsize}"), BY_NAME[dtype].code)
+
+
+def read(tensor: _core.Tensor, dtype: str, begin: int = 0, count: int | None = None) -> Any:
+    out = np.empty(tensor.count - begin if count is None else count, NUMPY_DTYPES[dtype])
+    tensor.read_into(begin, out.view(np.uint8))
+    return out
+
+
+def same_bits(left: Any, right: Any) -> bool:
+    return left.dtype == right.dtype and left.tobytes() == right.tobytes()
+
+
+@st.composite
+def row_choices(draw: st.DrawFn) -> tuple[list[Any], str, list[list[tuple[int, int]]], int]:
+    """(matrices, their dtype, for each row its (part, row)s, width)."""
+    dtype = draw(st.sampled_from(NARROW))
+    width = draw(st.sampled_from((1, 3, 32, 1024, 1500)))
+    heights = draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))
+    matrices = [cases.make(dtype, height * width, 0, special=True, seed=n)[0] for n, height in enumerate(heights)]
+    part = st.integers(0, len(heights) - 1)
+    entry = part.flatmap(lambda p: st.tuples(st.just(p), st.integers(0 if draw(st.booleans()) else -1, heights[p] - 1)))
+    most = draw(st.sampled_from((1, 3)))
+    chosen = draw(st.lists(st.lists(entry, max_size=most), min_size=1, max_size=20))
+    return matrices, dtype, chosen, width
+
+
+def flatten(chosen: list[list[tuple[int, int]]]) -> tuple[array[int], array[int], array[int]]:
+    starts, parts, numbers = array("q", [0]), array("q"), array("q")
+    for entries in chosen:
+        parts.extend(part for part, _ in entries)
+        numbers.extend(row for _, row in entries)
+        starts.append(len(parts))
+    return starts, parts, numbers
+
+
+@ONCE_A_LEVEL
+@given(case=row_choices(), data=st.data())
+def test_rows_are_the_specifications(case: Any, data: st.DataObject) -> None:
+    matrices, dtype, chosen, width = case
+    choice = flatten(chosen)
+    plain = all(len(entries) < 2 and (not entries or entries[0][1] >= 0) for entries in chosen)
+    stored = dtype if plain else "float32"
+    expected = rows.run(matrices, *choice, width, stored)
+    parts = [wrap(matrix, dtype) for matrix in matrices]
+    tensor = _core.Tensor.take_rows(parts, *choice, width, BY_NAME[stored].code)
+    assert same_bits(read(tensor, stored), expected)
+    begin = data.draw(st.integers(0, expected.size))
+    count = data.draw(st.integers(0, expected.size - begin))
+    assert same_bits(read(tensor, stored, begin, count), expected[begin : begin + count])
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ([0, 1], [0], [3]),
+        ([0, 1], [1], [0]),
+        ([0, 1], [0], [-2]),
+        ([0, 2], [0], [0]),
+        ([1, 1], [0], [0]),
+        ([0, 2, 1], [0, 0], [0, 0]),
+    ],
+)
+def test_choices_that_lead_nowhere_are_refused(choice: Any) -> None:
+    matrix = np.zeros(12, np.float32)
+    with pytest.raises(InternalError, match="choice of rows"):
+        _core.Tensor.take_rows([wrap(matrix, "float32")], *(array("q", numbers) for numbers in choice), 4, "F32")
+
+
+@ONCE_A_LEVEL
+@given(data=st.data())
+def test_low_rank_updates_are_the_specifications(level: str, data: st.DataObject) -> None:
+    height, width = data.draw(st.integers(1, 11)), data.draw(st.sampled_from((1, 7, 255, 256, 257, 1030)))
+    dtype = data.draw(st.sampled_from(NARROW))
+    base = data.draw(st.sampled_from((None, cases.make(dtype, height * width, 0, special=True)[0])))
+    updates: list[Any] = []
+    for seed in range(data.draw(st.integers(1, 3))):
+        rank = data.draw(st.integers(1, 9))
+        kind, turned = data.draw(st.sampled_from(NARROW)), data.draw(st.booleans())
+        a, b = (cases.make(kind, rank * size, 0, seed=seed)[0] for size in (width, height))
+        updates.append((a, b, rank, data.draw(st.sampled_from((0.25, 2.0, 1 / 3))), turned))
+    expected = low_rank.run(base, updates, height, width)
+    given_updates = [
+        (wrap(a, name_of(a)), wrap(b, name_of(b)), rank, scale, turned) for a, b, rank, scale, turned in updates
+    ]
+    over = None if base is None else wrap(base, dtype)
+    tensor = _core.Tensor.add_low_rank(over, given_updates, height, width)
+    assert same_bits(read(tensor, "float32"), expected)
+    begin = data.draw(st.integers(0, expected.size))
+    count = data.draw(st.integers(0, expected.size - begin))
+    assert same_bits(read(tensor, "float32", begin, count), expected[begin : begin + count])
+    ideal = low_rank.ideal(base, updates, height, width)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(expected - ideal) <= 1e-6 * (1 + np.abs(ideal))
+    assert (near | ~np.isfinite(ideal)).all()
+
+
+def name_of(values: Any) -> str:
+    return next(name for name, dtype in NUMPY_DTYPES.items() if dtype == values.dtype)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3)])
+def test_updates_that_do_not_fit_are_refused(shape: tuple[int, int]) -> None:
+    a, b = (wrap(np.zeros(2 * size, np.float32), "float32") for size in (4, 3))
+    with pytest.raises(InternalError, match="does not fit"):
+        _core.Tensor.add_low_rank(None, [(a, b, 2, 1.0, False)], *shape)
