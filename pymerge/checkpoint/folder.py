@@ -7,28 +7,29 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
-from pymerge.checkpoint.header import read_tensors
-from pymerge.checkpoint.index import INDEX, read_index
+from pymerge.checkpoint.index import INDEX, PICKLED_INDEX, read_index
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.quantized import find_quantization
+from pymerge.checkpoint.tying import drop_tied
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
+from pymerge.checkpoint.weights import describe_file, read_weights
 from pymerge.config.values import ModelRef
 from pymerge.errors import DTypeError, FormatError, Problem, RecipeError
 
 __all__ = ["open_checkpoint"]
 
 _SINGLE = "model.safetensors"
+_PICKLED = "pytorch_model.bin"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
-#: What a folder without safetensors weights may hold instead -> what to do about it.
+#: What a folder without these weights may hold instead -> what to do about it.
 _OTHER_WEIGHTS = {
     "adapter_config.json": "it holds a LoRA adapter: merge it into its model first (peft: merge_and_unload, "
     "save_pretrained)",
-    "*.bin": "its weights are pickled (.bin): convert them once with transformers: "
-    "AutoModelForCausalLM.from_pretrained(folder, dtype='auto').save_pretrained(new_folder)",
-    "*.pth": "its weights are pickled (.pth): convert them to the transformers layout first",
+    "*.pth": "it holds .pth files in a layout of their own: convert them to the transformers layout first",
     "*.gguf": "it holds GGUF files: use the original safetensors weights",
     "*.safetensors": f"its weight files have other names: expected {_SINGLE} or {INDEX}",
+    "*.bin": f"its .bin files have other names: expected {_PICKLED} or {PICKLED_INDEX}",
 }
 
 
@@ -40,8 +41,8 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
 
     Raises:
         RecipeError: there is no such folder (hub ids must be downloaded first).
-        FormatError: the folder is no complete safetensors checkpoint, or a file is damaged.
-        DTypeError: the checkpoint is quantized.
+        FormatError: the folder is no complete checkpoint, or a file is damaged.
+        DTypeError: the checkpoint is quantized, or a pickled file holds what cannot be merged.
     """
     # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
     folder = Path(os.path.expanduser(ref.path))
@@ -56,25 +57,18 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
             f"{folder}: the checkpoint is quantized ({scheme}), and quantized codes cannot be merged; "
             "use the original weights, or dequantize them first"
         )
-    return Checkpoint(ref=ref, folder=folder, tensors=tensors, config=config, files=tuple(map(_describe, files)))
-
-
-def _describe(file: Path) -> tuple[Path, int, int]:
-    try:
-        status = file.stat()
-    except OSError as error:
-        raise FormatError(f"{file}: cannot be read any more: {error.strerror or error}") from None
-    return file, status.st_size, status.st_mtime_ns
+    return Checkpoint(ref, folder, drop_tied(tensors, config), config, tuple(map(describe_file, files)))
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
-    if os.path.isfile(folder / INDEX):
-        return read_index(folder / INDEX)
-    single = folder / _SINGLE
-    if os.path.isfile(single):
-        return read_tensors(single), (single,)
-    if os.path.lexists(single):
-        raise FormatError(f"{single}: is no regular file, or a link that leads nowhere; is the download complete?")
+    """Safetensors come first, and an index before a single file."""
+    for index, single in ((INDEX, folder / _SINGLE), (PICKLED_INDEX, folder / _PICKLED)):
+        if os.path.isfile(folder / index):
+            return read_index(folder / index)
+        if os.path.isfile(single):
+            return read_weights(single), (single,)
+        if os.path.lexists(single):
+            raise FormatError(f"{single}: is no regular file, or a link that leads nowhere; is the download complete?")
     for pattern, advice in _OTHER_WEIGHTS.items():
         if any(folder.glob(pattern)):
             raise FormatError(f"{folder}: no {_SINGLE} here; {advice}")

@@ -6,14 +6,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.weights import read_weights
 from pymerge.errors import FormatError
 
-__all__ = ["INDEX", "read_index"]
+__all__ = ["INDEX", "PICKLED_INDEX", "read_index"]
 
 INDEX = "model.safetensors.index.json"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
 def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
@@ -52,7 +53,7 @@ def _read_shard(index: Path, tensor: str, file: Any) -> dict[str, StoredTensor]:
     if not os.path.isfile(shard):
         what = "is no regular file" if os.path.lexists(shard) and not shard.is_symlink() else "is missing"
         raise FormatError(f"{index}: the shard {file} {what}; finish the download of {index.parent}")
-    return read_tensors(shard)
+    return read_weights(shard)
 
 
 def _check_strays(index: Path, file: str, strays: list[str]) -> None:

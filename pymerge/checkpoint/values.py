@@ -15,7 +15,7 @@ __all__ = ["Checkpoint", "StoredTensor"]
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """One tensor inside a safetensors file.
+    """One tensor inside a weight file.
 
     Attributes:
         shape: row-major.

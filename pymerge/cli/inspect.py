@@ -13,7 +13,7 @@ from pymerge.errors import printable
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model folder, or one safetensors file.", metavar="MODEL")],
+    model: Annotated[str, typer.Argument(help="A model folder, or one weight file.", metavar="MODEL")],
     tensors: options.tensors = False,
     answer: options.answer = Format.HUMAN,
     verbose: options.verbose = False,
@@ -44,5 +44,5 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         or "none found",
         "tensors": f"{facts['count']:,} ({dtypes})",
         "parameters": f"{facts['parameters']:,}",
-        "size": f"{format_bytes(facts['nbytes'])} in {facts['files']} x safetensors",
+        "size": f"{format_bytes(facts['nbytes'])} in {facts['files']} x {' and '.join(facts['formats'])}",
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint.values import Checkpoint
+from pymerge.checkpoint.weights import read_header
 from pymerge.errors import FormatError
 
 __all__ = ["digest_bytes", "digest_header", "fingerprint"]
@@ -36,20 +37,12 @@ def fingerprint(model: Checkpoint, *, whole: bool = False) -> dict[str, Any]:
 
 
 def digest_header(path: Path) -> str:
-    """BLAKE2b-128 of a safetensors file's header: names, types, shapes and offsets, not data.
+    """BLAKE2b-128 of what a weight file says about its tensors: names, types, shapes and offsets, not data.
 
     Raises:
         FormatError: the file ends inside its header, or is gone.
     """
-    try:
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            length = int.from_bytes(prefix, "little")
-            if len(prefix) < 8 or length > path.stat().st_size - 8:
-                raise FormatError(f"{path}: ends inside its header; it changed since the merge was planned")
-            return digest_bytes(prefix + file.read(length))
-    except OSError as error:
-        raise FormatError(f"{path}: cannot be read any more: {error.strerror or error}") from error
+    return digest_bytes(read_header(path))
 
 
 def digest_bytes(header: bytes) -> str:

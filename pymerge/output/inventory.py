@@ -7,15 +7,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from pymerge.checkpoint import Checkpoint, infer_architecture, open_checkpoint
-from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint import infer_architecture, open_checkpoint
+from pymerge.checkpoint.weights import is_pickled, open_file
 from pymerge.config.values import ModelRef
 
 __all__ = ["take_inventory"]
 
 
 def take_inventory(model: str) -> dict[str, Any]:
-    """Describe a model folder or one safetensors file, as plain values; sizes in bytes.
+    """Describe a model folder or one weight file, as plain values; sizes in bytes.
 
     Raises:
         RecipeError: there is no such model.
@@ -23,7 +23,7 @@ def take_inventory(model: str) -> dict[str, Any]:
     """
     # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
     path = os.path.expanduser(model)
-    checkpoint = _open_file(Path(path)) if os.path.isfile(path) else open_checkpoint(ModelRef(model))
+    checkpoint = (open_file if os.path.isfile(path) else open_checkpoint)(ModelRef(model))
     tensors = sorted(checkpoint.tensors.values(), key=lambda tensor: tensor.name)
     architecture = infer_architecture(checkpoint)
     return {
@@ -35,6 +35,7 @@ def take_inventory(model: str) -> dict[str, Any]:
         "parameters": sum(tensor.count for tensor in tensors),
         "nbytes": sum(tensor.nbytes for tensor in tensors),
         "files": len(checkpoint.files),
+        "formats": sorted({"pickle" if is_pickled(path) else "safetensors" for path, *_ in checkpoint.files}),
         "tensors": [
             {
                 "name": tensor.name,
@@ -47,14 +48,3 @@ def take_inventory(model: str) -> dict[str, Any]:
             for tensor in tensors
         ],
     }
-
-
-def _open_file(path: Path) -> Checkpoint:
-    stat = path.stat()
-    return Checkpoint(
-        ref=ModelRef(str(path)),
-        folder=path.parent,
-        tensors=read_tensors(path),
-        config={},
-        files=((path, stat.st_size, stat.st_mtime_ns),),
-    )

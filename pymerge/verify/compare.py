@@ -108,7 +108,7 @@ class Comparison:
 def compare(
     first: str | os.PathLike[str], second: str | os.PathLike[str], *, max_ulp: int = 0, threads: int | None = None
 ) -> Comparison:
-    """Compare two model folders or safetensors files; nothing but the result is held.
+    """Compare two model folders or weight files; nothing but the result is held.
 
     Args:
         max_ulp: units in the last place that elements may differ by. 0: the same types and bits.

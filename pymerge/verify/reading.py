@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from pymerge.checkpoint import Checkpoint, StoredTensor, open_checkpoint
-from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.weights import open_file
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError, ResourceError
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
@@ -25,17 +25,13 @@ R = TypeVar("R")
 
 
 def open_model(path: str) -> Checkpoint:
-    """A model folder, or one safetensors file as if it were a model; headers only.
+    """A model folder, or one weight file as if it were a model; headers only.
 
     Raises:
         RecipeError: there is no such model.
         FormatError: it is damaged.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        return open_checkpoint(ModelRef(path))
-    stat = file.stat()
-    return Checkpoint(ModelRef(path), file.parent, read_tensors(file), {}, ((file, stat.st_size, stat.st_mtime_ns),))
+    return (open_file if Path(path).expanduser().is_file() else open_checkpoint)(ModelRef(path))
 
 
 def storage(stored: StoredTensor) -> np.dtype[Any]:

@@ -209,7 +209,6 @@ MODELS: dict[str, Attack] = {
     "a hub's cache": Attack(cached, 0),
     "links to another folder": Attack(linked_by_hand, 0),
     # Programs.
-    "pickled weights": Attack(pickled("pytorch_model.bin"), 3, "its weights are pickled (.bin): convert them once"),
     "pickled weights by another name": Attack(pickled(WEIGHTS), 3, "is it a safetensors file?"),
     "code of its own": Attack(
         both(

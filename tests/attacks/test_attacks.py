@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import toys
 from attacks.models import MODELS, PLANTED
+from attacks.pickles import PICKLES
 from attacks.recipes import RECIPES
 from attacks.values import Attack
 from typer.testing import CliRunner
@@ -74,9 +75,9 @@ def check(attack: Attack, folder: Path) -> None:
     assert (folder / "out" / "config.json").exists() == (status == 0)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *PICKLES])
 def test_a_model_of_a_stranger(good: Path, name: str) -> None:
-    attack = MODELS[name]
+    attack = {**MODELS, **PICKLES}[name]
     attack.layout(good / "bad")
     (good / "recipe.yml").write_text(RECIPE)
     check(attack, good)

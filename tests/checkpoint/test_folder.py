@@ -104,8 +104,8 @@ def test_file_in_place_of_a_folder(here: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "advice"),
     [
-        ("pytorch_model.bin", "save_pretrained(new_folder)"),
-        ("consolidated.00.pth", "pickled (.pth)"),
+        ("training_args.bin", "expected pytorch_model.bin"),
+        ("consolidated.00.pth", "in a layout of their own"),
         ("model.gguf", "original safetensors"),
         ("adapter_config.json", "LoRA adapter"),
         ("consolidated.safetensors", "expected model.safetensors"),

@@ -1,0 +1,71 @@
+"""One weight file, whatever its format: the end of its name says which."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.pickled import SUFFIXES, list_looked_at, read_pickled
+from pymerge.checkpoint.values import Checkpoint, StoredTensor
+from pymerge.config.values import ModelRef
+from pymerge.errors import FormatError
+
+__all__ = ["describe_file", "is_pickled", "open_file", "read_header", "read_weights"]
+
+
+def is_pickled(path: Path | str) -> bool:
+    """Whether a file is read as what torch.save wrote; all others are read as safetensors."""
+    return os.fspath(path).endswith(SUFFIXES)
+
+
+def read_weights(path: Path) -> dict[str, StoredTensor]:
+    """Tensors of a weight file by name, in file order; no weight is read.
+
+    Raises:
+        FormatError, DTypeError: it is damaged, or holds what cannot be merged.
+        ResourceError: it cannot be opened.
+    """
+    return read_pickled(path) if is_pickled(path) else read_tensors(path)
+
+
+def open_file(ref: ModelRef) -> Checkpoint:
+    """One weight file as if it were a model: without config.json; raises as `read_weights`."""
+    path = Path(os.path.expanduser(ref.path)).absolute()
+    return Checkpoint(ref, path.parent, read_weights(path), {}, (describe_file(path),))
+
+
+def describe_file(path: Path) -> tuple[Path, int, int]:
+    """A weight file with its size in bytes and mtime_ns, by which it is known again.
+
+    Raises:
+        FormatError: it is gone.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read any more: {error.strerror or error}") from None
+    return path, status.st_size, status.st_mtime_ns
+
+
+def read_header(path: Path) -> bytes:
+    """All bytes of a file that say which tensors it has and where.
+
+    Raises:
+        FormatError: the file ends inside of them, or is gone; of a pickled file also as `read_weights`.
+    """
+    try:
+        with path.open("rb") as file:
+            if is_pickled(path):
+                parts = []
+                for begin, end in list_looked_at(path):
+                    file.seek(begin)
+                    parts.append((end - begin).to_bytes(8, "little") + file.read(end - begin))
+                return b"".join(parts)
+            prefix = file.read(8)
+            length = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or length > path.stat().st_size - 8:
+                raise FormatError(f"{path}: ends inside its header; it changed since the merge was planned")
+            return prefix + file.read(length)
+    except OSError as error:
+        raise FormatError(f"{path}: cannot be read any more: {error.strerror or error}") from error
