@@ -145,9 +145,10 @@ def _find_obstacle(stacks: tuple[Stack, ...], groups: _Groups, counts: _Counts) 
 
 def _find_role(checkpoint: Checkpoint, layers: Mapping[str, Layer], table: tuple[str, ...]) -> str | None:
     """The loose matrix whose module is in `table`; the one with most rows if there are several."""
+    # By the checkpoint's names: a tensor may be stored under another one (in an adapter, say).
     found = [
-        stored
+        (stored.shape[0], name)
         for name, stored in checkpoint.tensors.items()
         if last_part(name) in table and name not in layers and len(stored.shape) == 2
     ]
-    return max(found, key=lambda stored: stored.shape[0]).name if found else None
+    return max(found, key=lambda each: each[0])[1] if found else None

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import NoReturn
 
+from pymerge.checkpoint.adapters import adapt
 from pymerge.checkpoint.index import INDEX, PICKLED_INDEX, read_index
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.quantized import find_quantization
@@ -24,8 +25,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 #: What a folder without these weights may hold instead -> what to do about it.
 _OTHER_WEIGHTS = {
-    "adapter_config.json": "it holds a LoRA adapter: merge it into its model first (peft: merge_and_unload, "
-    "save_pretrained)",
+    "adapter_config.json": "it holds a LoRA adapter: name it with its model, as model: path/to/model+path/to/adapter",
     "*.pth": "it holds .pth files in a layout of their own: convert them to the transformers layout first",
     "*.gguf": "it holds GGUF files: use the original safetensors weights",
     "*.safetensors": f"its weight files have other names: expected {_SINGLE} or {INDEX}",
@@ -57,7 +57,8 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
             f"{folder}: the checkpoint is quantized ({scheme}), and quantized codes cannot be merged; "
             "use the original weights, or dequantize them first"
         )
-    return Checkpoint(ref, folder, drop_tied(tensors, config), config, tuple(map(describe_file, files)))
+    checkpoint = Checkpoint(ref, folder, drop_tied(tensors, config), config, tuple(map(describe_file, files)))
+    return adapt(checkpoint, ref.lora) if ref.lora else checkpoint
 
 
 def _read_weights(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:

@@ -11,45 +11,13 @@ import hashlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.dtypes import BY_NAME, DType
 
-__all__ = ["Derived", "LowRank", "RowChoice", "Rows", "Source", "Update", "describe_source", "list_stored"]
+__all__ = ["Derived", "LowRank", "RowChoice", "Rows", "Update", "describe_source", "list_stored"]
 
 _FLOAT32 = BY_NAME["float32"]
-
-
-class Source(Protocol):
-    """A tensor that is read.
-
-    Attributes:
-        name: as it is stored, for messages.
-        dtype: of the elements as kernels see them.
-        origin: the type that an output takes which is given none: that of what is stored.
-        shape, count: of the elements, row-major.
-        nbytes: of the elements.
-        parts: the sources that it is derived from; none if it is stored.
-        settings: what it depends on besides them, as values that print alike where they are alike.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def dtype(self) -> DType: ...
-    @property
-    def origin(self) -> DType: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def count(self) -> int: ...
-    @property
-    def nbytes(self) -> int: ...
-    @property
-    def parts(self) -> tuple[Source, ...]: ...
-    @property
-    def settings(self) -> tuple[object, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,12 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pymerge.config.values import ModelRef
 from pymerge.dtypes import DType
 
-__all__ = ["Checkpoint", "StoredTensor"]
+__all__ = ["Checkpoint", "Source", "StoredTensor"]
+
+
+class Source(Protocol):
+    """A tensor that is read.
+
+    Attributes:
+        name: as it is stored, for messages.
+        dtype: of the elements as kernels see them.
+        origin: the type that an output takes which is given none: that of what is stored.
+        shape, count: of the elements, row-major.
+        nbytes: of the elements.
+        parts: the sources that it is derived from; none if it is stored.
+        settings: what it depends on besides them, as values that print alike where they are alike.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def origin(self) -> DType: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def parts(self) -> tuple[Source, ...]: ...
+    @property
+    def settings(self) -> tuple[object, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +70,7 @@ class StoredTensor:
 
     @property
     def origin(self) -> DType:
-        """Its own type; see `pymerge.checkpoint.sources.Source`."""
+        """Its own type; see `Source`."""
         return self.dtype
 
     @property
@@ -59,13 +90,13 @@ class Checkpoint:
 
     Attributes:
         folder: the local folder (absolute).
-        tensors: by name, as stored.
+        tensors: by name, as stored; those that an adapter or a format changes are derived.
         config: config.json, parsed.
         files: weight files in the order of the index, with size in bytes and mtime_ns.
     """
 
     ref: ModelRef
     folder: Path
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Source]
     config: Mapping[str, Any]
     files: tuple[tuple[Path, int, int], ...]

@@ -118,7 +118,7 @@ _LAZY = "weights are always mapped and read piece by piece"
 _DEVICE = "--backend decides where the arithmetic runs, within --memory"
 _WRITER = "reading, computing and writing always overlap"
 
-_ADAPTERS = "adapters are not supported; a recipe that names one is refused"
+_ADAPTERS = "adapters are applied in float32 while weights are read; nothing is stored on the way"
 
 PEER_OPTIONS = (
     PeerOption("--lazy-unpickle", _LAZY),

@@ -11,7 +11,6 @@ __all__ = ["read_reference"]
 
 _MODEL_KEYS = ("model", "lora", "override_architecture")
 _PATH_KEYS = ("path", "revision")
-_LORA_HINT = "merge the adapter into its model first (peft: merge_and_unload, save_pretrained) and name the result"
 
 
 def read_reference(node: Node, problems: list[Problem]) -> ModelRef | None:
@@ -23,10 +22,6 @@ def read_reference(node: Node, problems: list[Problem]) -> ModelRef | None:
     else:
         problems.append(Problem("a model must be named by a path", node.where, "model: path/to/folder"))
         return None
-    if found is not None and found.lora is not None:
-        problems.append(
-            Problem(f'the adapter "{found.lora}": LoRA references are not supported yet', node.where, _LORA_HINT)
-        )
     return found
 
 

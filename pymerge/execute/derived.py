@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pymerge.backends.files import read_into
-from pymerge.checkpoint.sources import LowRank, Rows, Source
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
 from pymerge.kernels.low_rank import spec as low_rank
 from pymerge.kernels.rows import spec as rows

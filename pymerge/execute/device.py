@@ -6,7 +6,7 @@ import queue
 from collections.abc import Callable, Sequence
 
 from pymerge import _core
-from pymerge.checkpoint.sources import Source
+from pymerge.checkpoint.values import Source
 from pymerge.execute.feeders import StreamFeeder, find_copied
 from pymerge.execute.pipeline import (
     Answer,

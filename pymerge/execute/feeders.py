@@ -7,8 +7,7 @@ from typing import Protocol
 from pymerge import _core
 from pymerge.backends.answers import answer_of
 from pymerge.backends.calls import Call, call_of
-from pymerge.checkpoint.sources import Source
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.tensors import Read, Tensors
 from pymerge.ops import Combine, Copy, KeyCounts, KeySample, Measure, WeightedSum
 from pymerge.plan.values import TensorTask

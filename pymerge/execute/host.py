@@ -8,7 +8,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.backends.protocol import Ops
-from pymerge.checkpoint.sources import Source
+from pymerge.checkpoint.values import Source
 from pymerge.execute.derived import read_source
 from pymerge.execute.feeders import StreamFeeder, find_copied
 from pymerge.kernels.common.convert import NUMPY_DTYPES

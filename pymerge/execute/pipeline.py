@@ -15,7 +15,7 @@ from threading import Lock, Thread
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from pymerge.backends.protocol import NoRoom
-from pymerge.checkpoint.sources import Source
+from pymerge.checkpoint.values import Source
 from pymerge.dtypes import DType
 from pymerge.execute.feeders import SURVEYS
 from pymerge.execute.tensors import Read

@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from pymerge import _core
 from pymerge.backends.files import read_into
-from pymerge.checkpoint.sources import LowRank, Rows, Source
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.values import Source, StoredTensor
 
 __all__ = ["Read", "Tensors"]
 

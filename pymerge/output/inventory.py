@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint import infer_architecture, open_checkpoint
+from pymerge.checkpoint.sources import list_stored
 from pymerge.checkpoint.weights import is_pickled, open_file
 from pymerge.config.values import ModelRef
 
@@ -42,9 +43,10 @@ def take_inventory(model: str) -> dict[str, Any]:
                 "dtype": tensor.dtype.name,
                 "shape": list(tensor.shape),
                 "nbytes": tensor.nbytes,
-                "file": Path(tensor.path).name,
-                "offset": tensor.offset,
+                "file": Path(stored.path).name,
+                "offset": stored.offset,
             }
             for tensor in tensors
+            for stored in (next(list_stored(tensor)),)
         ],
     }

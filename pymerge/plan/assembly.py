@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint import Source
 from pymerge.checkpoint.names import find_side
 from pymerge.config.values import ModelRef
 from pymerge.plan.sources import Group, Model
@@ -35,7 +35,7 @@ class Part:
     t: float
     group: int
     names: tuple[str, ...]
-    inputs: tuple[StoredTensor | None, ...]
+    inputs: tuple[Source | None, ...]
     layer: str = ""
     borrowed: bool = False
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass
 
-from pymerge.checkpoint.sources import Source, list_stored
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.sources import list_stored
+from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.ops import (
     Combine,
     Copy,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymerge.checkpoint import Architecture, Checkpoint, StoredTensor, infer_architecture, open_checkpoint
+from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -23,7 +23,7 @@ class Model:
 
     checkpoint: Checkpoint
     architecture: Architecture
-    members: tuple[Mapping[str, StoredTensor], ...]
+    members: tuple[Mapping[str, Source], ...]
 
     @property
     def label(self) -> str:
@@ -92,7 +92,7 @@ def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) 
 def _describe(checkpoint: Checkpoint) -> Model:
     architecture = infer_architecture(checkpoint)
     depth = architecture.stacks[0].count if architecture.stacks else 0
-    members: list[dict[str, StoredTensor]] = [{} for _ in range(depth)]
+    members: list[dict[str, Source]] = [{} for _ in range(depth)]
     for name, layer in architecture.layers.items():
         if layer.stack == 0:
             members[layer.index][layer.rest] = checkpoint.tensors[name]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint import Source
 from pymerge.checkpoint.names import is_buffer
 from pymerge.config.values import MergeConfig
 from pymerge.dtypes import BY_NAME, DType, promote
@@ -128,7 +128,7 @@ class TaskMaker:
         return count >= max(self.method.minimum, 1) and (most is None or count <= most)
 
     def _copy(
-        self, part: Part, sources: tuple[StoredTensor, ...], labels: tuple[str, ...], *, must_agree: bool = False
+        self, part: Part, sources: tuple[Source, ...], labels: tuple[str, ...], *, must_agree: bool = False
     ) -> TensorTask:
         first = sources[0]
         convert = first.dtype.mergeable and not is_buffer(part.name, first.shape)
@@ -144,9 +144,7 @@ class TaskMaker:
             return None
         return self._copy(part, (stored,), (str(group.sources[place].model),))
 
-    def _copy_unmergeable(
-        self, part: Part, sources: tuple[StoredTensor, ...], labels: tuple[str, ...]
-    ) -> TensorTask | None:
+    def _copy_unmergeable(self, part: Part, sources: tuple[Source, ...], labels: tuple[str, ...]) -> TensorTask | None:
         """Copy what cannot be averaged: integers and bools if all models agree, codes only from one."""
         types = {stored.dtype for stored in sources}
         whole = all(dtype.name.startswith(("int", "uint", "bool")) for dtype in types)

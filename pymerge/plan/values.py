@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymerge.checkpoint.sources import Source
-from pymerge.checkpoint.values import Checkpoint
+from pymerge.checkpoint.values import Checkpoint, Source
 from pymerge.config.values import MergeConfig
 from pymerge.dtypes import DType
 from pymerge.errors import Problem

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint import Source
 from pymerge.kernels.common.convert import Array, decode
 from pymerge.schedule.machine import usable_processors
 from pymerge.verify.reading import map_threads, open_model, read_pieces
@@ -139,7 +139,7 @@ def compare(
 _Facts: TypeAlias = tuple[str, tuple[int, ...], tuple[str, str], int]
 
 
-def _compare(left: StoredTensor, right: StoredTensor) -> TensorComparison:
+def _compare(left: Source, right: Source) -> TensorComparison:
     count = left.count
     facts: _Facts = (left.name, left.shape, (left.dtype.name, right.dtype.name), count)
     # Most tensors of most comparisons are the same, which is found out at the speed of memory.
@@ -153,7 +153,7 @@ def _compare(left: StoredTensor, right: StoredTensor) -> TensorComparison:
     return _compare_floats(left, right, facts)
 
 
-def _compare_floats(left: StoredTensor, right: StoredTensor, facts: _Facts) -> TensorComparison:
+def _compare_floats(left: Source, right: Source, facts: _Facts) -> TensorComparison:
     narrow = narrower(left.dtype.name, right.dtype.name)
     equal = apart = most = 0
     norms = [0.0, 0.0, 0.0]
@@ -175,7 +175,7 @@ def _compare_floats(left: StoredTensor, right: StoredTensor, facts: _Facts) -> T
     return TensorComparison(*facts, equal, apart, most, norms[0] / size if size else 0.0)
 
 
-def _read_pairs(left: StoredTensor, right: StoredTensor) -> Iterator[tuple[Array, Array]]:
+def _read_pairs(left: Source, right: Source) -> Iterator[tuple[Array, Array]]:
     return zip(read_pieces(left), read_pieces(right), strict=True)
 
 

@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from pymerge.checkpoint import Checkpoint, StoredTensor, open_checkpoint
+from pymerge import _core
+from pymerge.checkpoint import Checkpoint, Source, StoredTensor, open_checkpoint
 from pymerge.checkpoint.weights import open_file
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError, ResourceError
+from pymerge.execute.tensors import Tensors
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
 
 __all__ = ["PIECE", "map_threads", "open_model", "read_pieces", "read_whole", "storage"]
@@ -34,7 +36,7 @@ def open_model(path: str) -> Checkpoint:
     return (open_file if Path(path).expanduser().is_file() else open_checkpoint)(ModelRef(path))
 
 
-def storage(stored: StoredTensor) -> np.dtype[Any]:
+def storage(stored: Source) -> np.dtype[Any]:
     """numpy's type of a tensor's elements: the float that it is, or bare words of the same size (else bytes)."""
     if stored.dtype.mergeable:
         kind: np.dtype[Any] = NUMPY_DTYPES[stored.dtype.name]
@@ -42,13 +44,16 @@ def storage(stored: StoredTensor) -> np.dtype[Any]:
     return np.dtype({16: np.uint16, 32: np.uint32, 64: np.uint64}.get(stored.dtype.bits, np.uint8))
 
 
-def read_pieces(stored: StoredTensor, elements: int = PIECE) -> Iterator[Array]:
+def read_pieces(stored: Source, elements: int = PIECE) -> Iterator[Array]:
     """The tensor's elements in order, flat arrays of `storage`'s type with that many each, the last one shorter.
 
     Raises:
         FormatError: the file ends inside the tensor.
         ResourceError: it cannot be read.
     """
+    if not isinstance(stored, StoredTensor):
+        yield from _read_derived(stored, elements)
+        return
     kind = storage(stored)
     left = stored.nbytes
     try:
@@ -65,7 +70,16 @@ def read_pieces(stored: StoredTensor, elements: int = PIECE) -> Iterator[Array]:
         raise ResourceError(f"{stored.path}: cannot be read: {error.strerror or error}") from None
 
 
-def read_whole(stored: StoredTensor) -> Array:
+def _read_derived(source: Source, elements: int) -> Iterator[Array]:
+    read = Tensors(lambda path, in_place: _core.MappedFile(path), in_place=False).reader(source)
+    kind = storage(source)
+    for begin in range(0, source.count, elements):
+        piece = np.empty(min(elements, source.count - begin), kind)
+        read(begin * kind.itemsize, piece.view(np.uint8))
+        yield piece
+
+
+def read_whole(stored: Source) -> Array:
     """All of a tensor's elements, flat; raises as `read_pieces`."""
     return next(read_pieces(stored, max(1, stored.nbytes)), np.empty(0, storage(stored)))
 

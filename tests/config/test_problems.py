@@ -33,12 +33,6 @@ FATAL: dict[str, tuple[str, tuple[int, int], tuple[str, ...]]] = {
     "tokenizer": (GOOD + "tokenizer: {source: union}\n", (3, 1), ("tokenizer is not supported yet", "remove the line")),
     "tokenizer_source": (GOOD + "tokenizer_source: base\n", (3, 1), ("tokenizer_source is not supported yet",)),
     "chat_template": (GOOD + "chat_template: chatml\n", (3, 1), ("chat_template is not supported yet",)),
-    "lora": ("merge_method: linear\nmodels: [{model: a+b}]\n", (2, 18), ('adapter "b"', "LoRA", "merge the adapter")),
-    "lora mapping": (
-        "merge_method: linear\nmodels: [{model: {model: a, lora: b}}]\n",
-        (2, 18),
-        ("LoRA references are not supported yet",),
-    ),
     "two plus signs": ("merge_method: linear\nmodels: [{model: a+b+c}]\n", (2, 18), ("cannot read", "{path: ...}")),
     "two at signs": ("merge_method: linear\nmodels: [{model: a@b@c}]\n", (2, 18), ("cannot read",)),
     "model is a word": ("merge_method: linear\nmodels: [a]\n", (2, 10), ("must be a mapping", "- model: a")),
@@ -165,7 +159,7 @@ def test_tolerable_problem_is_an_error_or_a_warning(text: str, place: tuple[int,
 
 
 def test_all_problems_are_found_together_in_file_order() -> None:
-    problems = find("dype: x\nmerge_method: linear\nmodels:\n- model: a+b\n- {model: c, weihgt: 1}\ndtype: int8\n")
+    problems = find("dype: x\nmerge_method: linear\nmodels:\n- model: a+b+c\n- {model: c, weihgt: 1}\ndtype: int8\n")
     assert [problem.where.line for problem in problems if problem.where] == [1, 4, 5, 6]
 
 

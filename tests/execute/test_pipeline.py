@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge.backends.protocol import NoRoom
-from pymerge.checkpoint.sources import Source
-from pymerge.checkpoint.values import StoredTensor
+from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.dtypes import BY_NAME
 from pymerge.execute.pipeline import (
     Answer,
