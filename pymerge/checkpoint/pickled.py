@@ -188,6 +188,8 @@ def _find_state(pickle: Unpickled, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(state, dict) or not pickle.tensors:
         raise FormatError(f"{path}: holds no state dict, which is a dict of names and tensors; save one")
+    if "__metadata__" in state:
+        raise FormatError(f'{path}: a tensor is called "__metadata__", which no tensor of a safetensors file can be')
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             shown = name if isinstance(name, (str, int)) else type(name).__name__
