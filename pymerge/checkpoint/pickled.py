@@ -122,8 +122,9 @@ def _read_zip(file: BinaryIO, size: int, path: Path) -> _Contents:
         name = f"{root}data/{storage.key}"
         if name not in archive.entries:
             raise FormatError(f'{path}: storage "{storage.key}" is not in the archive; is the download complete?')
-        places[storage.key] = archive.locate(file, name)
-        _check_size(storage, *places[storage.key], path)
+        begin, end = places[storage.key] = archive.locate(file, name)
+        looked_at.append((archive.entries[name].header, begin))
+        _check_size(storage, begin, end, path)
     return _Contents(pickle, places, tuple(looked_at))
 
 

@@ -196,6 +196,7 @@ PICKLES: dict[str, Attack] = {
     "escapes in a pickled name": Attack(of(state(tensor(shape=(2,)), ESCAPES)), 3, SHOWN),
     "escapes in a pickled name that merges": Attack(everywhere(of(state(name=ESCAPES))), 0),
     "a path as a pickled name": Attack(everywhere(of(state(name="../../../planted"))), 0),
+    "a name of Python 2": Attack(everywhere(of(state().replace(text("w"), b"U\x01w"))), 0),
     "a number as a name": Attack(of(state().replace(text("w"), b"K\x07")), 3, '"7" is no tensor'),
     "a name twice in a pickle": of_tensor("1 tensors besides its state dict", tensor() + text("w") + tensor()),
     # The archive.
