@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pymerge.api import MergeReport, merge, plan
+    from pymerge.api_files import merge_files
     from pymerge.errors import PymergeError
     from pymerge.execute.memory import mask, merge_tensors
     from pymerge.execute.state_dicts import merge_state_dicts
@@ -28,6 +29,7 @@ __all__ = [
     "compare",
     "mask",
     "merge",
+    "merge_files",
     "merge_state_dicts",
     "merge_tensors",
     "plan",
@@ -40,6 +42,7 @@ _HOMES = {
     "compare": "pymerge.verify.compare",
     "mask": "pymerge.execute.memory",
     "merge": "pymerge.api",
+    "merge_files": "pymerge.api_files",
     "merge_state_dicts": "pymerge.execute.state_dicts",
     "merge_tensors": "pymerge.execute.memory",
     "plan": "pymerge.api",

@@ -24,7 +24,7 @@ from pymerge.plan import make_plan
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import make_schedule
 
-__all__ = ["MergeReport", "merge", "plan"]
+__all__ = ["MergeReport", "Stages", "merge", "plan"]
 
 #: Bytes of an output shard, as the field has it.
 SHARD_SIZE = 5_000_000_000
@@ -75,7 +75,7 @@ def _find_problems(config: MergeConfig, seed: int, allow_crimes: bool) -> tuple[
     return ()
 
 
-class _Stages:
+class Stages:
     """Seconds that the stages of a merge take, one after the other."""
 
     def __init__(self) -> None:
@@ -145,7 +145,7 @@ def merge(
         BackendError: the backend that was asked for is not available.
         ResourceError: disk or memory ran out, or another merge is writing to `out`.
     """
-    clock = _Stages()
+    clock = Stages()
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     clock.end("plan")

@@ -78,7 +78,8 @@ def _read_weights(folder: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ..
 
 def _refuse_path(ref: ModelRef, folder: Path) -> NoReturn:
     if os.path.exists(folder):
-        problem = Problem(f'model "{ref.path}" is a file', ref.where, "name the folder that holds it")
+        advice = "name the folder that holds it; pymerge merge-files merges single files"
+        problem = Problem(f'model "{ref.path}" is a file', ref.where, advice)
     elif _HUB_ID.fullmatch(ref.path):
         revision = f" --revision {ref.revision}" if ref.revision else ""
         problem = Problem(

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-__all__ = ["EMBEDDINGS", "HEADS", "LAYER_COUNTS", "WRAPPERS", "Side", "find_side", "is_buffer", "last_part"]
+__all__ = [
+    "EMBEDDINGS",
+    "HEADS",
+    "LAYER_COUNTS",
+    "WRAPPERS",
+    "Side",
+    "find_layer",
+    "find_side",
+    "is_buffer",
+    "last_part",
+]
 
 Side: TypeAlias = Literal["before", "after"]
 
@@ -56,6 +66,13 @@ def last_part(name: str) -> str:
     """Name of the module that owns a tensor: "lm_head" for "model.lm_head.weight"."""
     parts = name.split(".")
     return parts[-2] if len(parts) > 1 and parts[-1] in {"weight", "bias"} else parts[-1]
+
+
+def find_layer(name: str) -> str:
+    """Everything up to the first number in a name, where nothing else tells its layer; empty where there is none."""
+    parts = name.split(".")
+    index = next((at for at, part in enumerate(parts) if part.isdigit()), None)
+    return "" if index is None else ".".join(parts[: index + 1])
 
 
 def find_side(name: str) -> Side:

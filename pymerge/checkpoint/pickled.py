@@ -122,8 +122,9 @@ def _read_zip(file: BinaryIO, size: int, path: Path) -> _Contents:
         name = f"{root}data/{storage.key}"
         if name not in archive.entries:
             raise FormatError(f'{path}: storage "{storage.key}" is not in the archive; is the download complete?')
-        places[storage.key] = archive.locate(file, name)
-        _check_size(storage, *places[storage.key], path)
+        begin, end = places[storage.key] = archive.locate(file, name)
+        looked_at.append((archive.entries[name].header, begin))
+        _check_size(storage, begin, end, path)
     return _Contents(pickle, places, tuple(looked_at))
 
 
@@ -188,6 +189,8 @@ def _find_state(pickle: Unpickled, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(state, dict) or not pickle.tensors:
         raise FormatError(f"{path}: holds no state dict, which is a dict of names and tensors; save one")
+    if "__metadata__" in state:
+        raise FormatError(f'{path}: a tensor is called "__metadata__", which no tensor of a safetensors file can be')
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             shown = name if isinstance(name, (str, int)) else type(name).__name__

@@ -17,6 +17,7 @@ from pymerge.cli.doctor import doctor
 from pymerge.cli.guard import GuardedGroup, report_bug
 from pymerge.cli.inspect import inspect
 from pymerge.cli.merge import merge
+from pymerge.cli.merge_files import merge_files
 from pymerge.cli.methods import methods
 from pymerge.cli.options import show_version
 from pymerge.cli.plan import plan
@@ -34,7 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (merge, plan, inspect, verify, methods, doctor):
+for command in (merge, merge_files, plan, inspect, verify, methods, doctor):
     app.command()(command)
 app.add_typer(bench)
 

@@ -74,13 +74,18 @@ def merge(
             write_model_card=write_model_card,
             on_progress=on_progress,
         )
+    show_report(report, report.folder, answer)
+
+
+def show_report(report: MergeReport, out: Path, answer: Format) -> None:
+    """Say what was merged into `out`, and how."""
     for warning in report.warnings if answer is not Format.QUIET else ():
         note(f"warning: {warning}")
     if answer is Format.JSON:
         print_json(report.to_json())
     elif answer is Format.HUMAN:
         _summarize(report)
-        print(report.folder)
+        print(out)
 
 
 def _summarize(report: MergeReport) -> None:

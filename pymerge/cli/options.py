@@ -74,7 +74,7 @@ shard_size = Annotated[
 ]
 dry_run = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 lenient = Annotated[bool, typer.Option("--lenient", help="Warn about what mergekit silently ignores; do not stop.")]
-restart = Annotated[bool, typer.Option("--restart", help="Keep nothing of an unfinished merge in the output folder.")]
+restart = Annotated[bool, typer.Option("--restart", help="Keep nothing of an unfinished merge in the output.")]
 hash_inputs = Annotated[
     bool, typer.Option("--hash-inputs", help="Put the SHA-256 of every input file into the manifest.")
 ]

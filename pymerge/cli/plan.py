@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pymerge.cli import options
 from pymerge.cli.console import Format, note, print_facts, print_json, print_table
 from pymerge.cli.quantities import format_bytes
+
+if TYPE_CHECKING:
+    from pymerge.schedule import Schedule
 
 
 def plan(
@@ -28,14 +31,20 @@ def plan(
 ) -> None:
     """Check RECIPE and say what its merge would read, write and need. No weight is read."""
     from pymerge import api
-    from pymerge.output.forecast import describe_tasks, forecast
     from pymerge.schedule import make_schedule
 
     planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    show_plan(schedule, out, answer, reflink=reflink, tensors=tensors)
+
+
+def show_plan(schedule: Schedule, out: Path, answer: Format, *, reflink: bool, tensors: bool = False) -> None:
+    """Say what a merge into the folder `out` would read, write and need."""
+    from pymerge.output.forecast import describe_tasks, forecast
+
     facts = forecast(schedule, out, reflink=reflink)
     if answer is Format.JSON:
-        print_json({**facts, "tensors": describe_tasks(planned)} if tensors else facts)
+        print_json({**facts, "tensors": describe_tasks(schedule.plan)} if tensors else facts)
         return
     for warning in facts["warnings"]:
         note(f"warning: {warning}")
@@ -44,7 +53,7 @@ def plan(
     print_facts(_phrase(facts))
     if tensors:
         print()
-        rows = ((task["name"], task["dtype"], task["shape"], _join(task)) for task in describe_tasks(planned))
+        rows = ((task["name"], task["dtype"], task["shape"], _join(task)) for task in describe_tasks(schedule.plan))
         print_table(("tensor", "dtype", "shape", "from"), rows)
 
 

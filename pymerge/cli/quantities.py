@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
-__all__ = ["format_bytes", "format_count", "parse_memory", "parse_shard_size"]
+__all__ = ["format_bytes", "format_count", "parse_memory", "parse_settings", "parse_shard_size"]
 
 # The field's shard sizes: bare powers of 1000, where "B" is a billion.
 _POWERS = {"": 1, "k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}
@@ -36,6 +37,34 @@ def parse_memory(text: str) -> int:
     if size <= 0:
         raise ValueError(f"{text!r} is not an amount of memory; write such as 2GiB, 500MB or bytes")
     return size
+
+
+def parse_settings(texts: Iterable[str]) -> dict[str, float | bool | str | list[float | bool | str]]:
+    """Parameters from `t=0.5`, `normalize=true` and, one value for each model, `weight=0.6,0.4`.
+
+    Raises:
+        ValueError: one is none of these, or is given twice.
+    """
+    found: dict[str, float | bool | str | list[float | bool | str]] = {}
+    for text in texts:
+        name, sign, given = (part.strip() for part in text.partition("="))
+        values = [value.strip() for value in given.split(",")]
+        if not (name and sign and all(values)):
+            raise ValueError(f"{text!r} is not NAME=VALUE or NAME=VALUE,VALUE")
+        if name in found:
+            raise ValueError(f"{name} is given twice")
+        parsed = [_parse_value(value) for value in values]
+        found[name] = parsed if len(parsed) > 1 else parsed[0]
+    return found
+
+
+def _parse_value(text: str) -> float | bool | str:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def format_bytes(size: float) -> str:

@@ -144,13 +144,13 @@ class Journal:
             raise _refusal(self.path, error) from error
 
 
-def claim(folder: Path) -> Journal:
+def claim(folder: Path, name: str = JOURNAL) -> Journal:
     """Open the journal in `folder`, new or of an earlier attempt, and lock it.
 
     Raises:
         ResourceError: another merge is writing there (named), or the folder refuses.
     """
-    path = folder / JOURNAL
+    path = folder / name
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)

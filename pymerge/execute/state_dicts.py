@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from pymerge.backends.protocol import Ops
-from pymerge.checkpoint.names import is_buffer
+from pymerge.checkpoint.names import find_layer, is_buffer
 from pymerge.dtypes import BY_NAME, DType, promote
 from pymerge.errors import DTypeError, RecipeError, ShapeError
 from pymerge.execute.arrays import (
@@ -162,7 +162,7 @@ def _make_job(
             seed=seed,
             wide=wide,
             shape=shape,
-            layer=_layer(name),
+            layer=find_layer(name),
         )
         task = TensorTask(name, shape, stored, (), labels, inputs, BY_NAME["float64" if wide else "float32"])
         return _Job(task, arrays, models[present[0]][name])
@@ -176,13 +176,6 @@ def _make_job(
 
 def _label(place: int, count: int, has_base: bool) -> str:
     return "the base" if has_base and place == count - 1 else f"model {place}"
-
-
-def _layer(name: str) -> str:
-    """Everything up to the first number in a name; empty where there is none."""
-    parts = name.split(".")
-    index = next((at for at, part in enumerate(parts) if part.isdigit()), None)
-    return "" if index is None else ".".join(parts[: index + 1])
 
 
 def _are_enough(method: Method, count: int, complete: bool, lacks_base: bool) -> bool:

@@ -22,7 +22,7 @@ from pymerge.output.report import MergeReport
 from pymerge.output.sharing import count_shareable
 from pymerge.schedule.values import Schedule
 
-__all__ = ["Preparation", "finish", "prepare"]
+__all__ = ["Preparation", "finish", "prepare", "refuse_full_disk", "take_up"]
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
@@ -86,9 +86,16 @@ def prepare(
     identity = make_identity(schedule, hash_inputs=hash_inputs)
     journal = claim(folder)
     try:
-        _take_up(journal, folder, identity, overwrite=overwrite, restart=restart)
+        if restart:
+            for path in folder.iterdir():
+                if _TEMPORARY.fullmatch(path.name):
+                    path.unlink()
+        take_up(journal, identity, f"output folder {folder}", restart=restart)
+        if journal.identity is None and not restart:
+            # New: another merge may have come and gone since the folder was looked at.
+            _refuse_content(folder, overwrite)
         present = sorted(folder.iterdir())
-        _refuse_full_disk(schedule, folder, reflink)
+        refuse_full_disk(schedule, folder, reflink)
         journal.begin(identity)
         for name in (CONFIG, INDEX):
             (folder / name).unlink(missing_ok=True)
@@ -99,21 +106,22 @@ def prepare(
     return Preparation(folder, journal, identity, tuple(path for path in present if _SHARD.fullmatch(path.name)))
 
 
-def _take_up(journal: Journal, folder: Path, identity: Mapping[str, Any], *, overwrite: bool, restart: bool) -> None:
-    """See to it that what an earlier attempt left is of the same merge, or gone."""
+def take_up(journal: Journal, identity: Mapping[str, Any], where: str, *, restart: bool) -> None:
+    """See to it that what an earlier attempt left is of the same merge, or is forgotten.
+
+    Args:
+        where: what holds it, for messages.
+
+    Raises:
+        RecipeError: it is of another merge, or damaged.
+    """
     if restart:
-        for path in folder.iterdir():
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink()
         journal.forget()
     elif journal.damaged:
         raise RecipeError(f"{journal.path}: the journal of an unfinished merge is damaged; --restart begins anew")
-    elif journal.identity is None:
-        # New: another merge may have come and gone since the folder was looked at.
-        _refuse_content(folder, overwrite)
-    elif differences := describe_differences(journal.identity, identity):
+    elif journal.identity is not None and (differences := describe_differences(journal.identity, identity)):
         raise RecipeError(
-            f"output folder {folder} holds an unfinished merge that differs from this one "
+            f"{where} holds an unfinished merge that differs from this one "
             f"({'; '.join(differences)}); undo the change to go on, or give --restart to begin anew"
         )
 
@@ -178,7 +186,12 @@ def _refuse_models(schedule: Schedule, folder: Path) -> None:
             raise RecipeError(f"output folder {folder} is the folder of model {str(model.ref)!r}; name another one")
 
 
-def _refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
+def refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
+    """Compare what a schedule writes into `folder` with what its disk has.
+
+    Raises:
+        ResourceError: it has too little.
+    """
     # An older model that is overwritten stays until the new shards are whole: its room does not count.
     needed = sum(shard.size for shard in schedule.shards) - (count_shareable(schedule, folder) if reflink else 0)
     # What an earlier attempt has reserved or written is there already.

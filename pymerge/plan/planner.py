@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pymerge.config import suggest_name
-from pymerge.config.values import MergeConfig
+from pymerge.config.values import MergeConfig, ModelRef
 from pymerge.errors import InternalError, PymergeError
 from pymerge.methods import get_method, method_names
 from pymerge.methods.base import Method
@@ -26,7 +26,15 @@ from pymerge.plan.values import MergePlan, TensorTask
 __all__ = ["make_plan"]
 
 
-def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allow_crimes: bool = False) -> MergePlan:
+def make_plan(
+    config: MergeConfig,
+    *,
+    lenient: bool = False,
+    seed: int = 0,
+    allow_crimes: bool = False,
+    opener: Callable[[MergeConfig, Findings], Mapping[ModelRef, Model]] = open_models,
+    partial: bool = False,
+) -> MergePlan:
     """Work out a merge from headers alone; no weight is read.
 
     Args:
@@ -34,6 +42,8 @@ def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allo
         lenient: turn what the established tool silently accepts into warnings.
         seed: of random masks.
         allow_crimes: permit models of different architectures.
+        opener: opens the models; those of one merge need not be folders.
+        partial: models may lack tensors, which are merged from those that have them.
 
     Raises:
         RecipeError: the recipe cannot work; carries every problem that was found.
@@ -43,7 +53,7 @@ def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allo
     for warning in config.warnings:
         findings.warn(warning.message, warning.where, warning.hint)
     method = _find_method(config, findings)
-    models = open_models(config, findings)
+    models = opener(config, findings)
     groups = group_sources(config, method, findings) if method else ()
     if method:
         check_settings(config, method, groups, findings)
@@ -56,7 +66,7 @@ def make_plan(config: MergeConfig, *, lenient: bool = False, seed: int = 0, allo
         findings.check()
         raise InternalError("a plan that cannot be assembled has passed its checks")
     parts = assemble_slices(groups, models, donor) if config.slices else assemble_models(groups[0], models)
-    tasks = _make_tasks(config, method, groups, parts, donor, seed, findings)
+    tasks = _make_tasks(config, method, groups, parts, donor, seed, findings, partial)
     if config.slices and not findings.fatal:
         check_seams(groups, models, donor, findings)
     output = make_config(donor, models, groups, parts, tasks, bool(config.slices), findings)
@@ -93,11 +103,12 @@ def _make_tasks(
     donor: Model,
     seed: int,
     findings: Findings,
+    partial: bool,
 ) -> tuple[TensorTask, ...]:
     vocabulary = frozenset(name for name in (donor.architecture.embedding, donor.architecture.head) if name)
     binder = Binder(config, method, groups, seed, findings)
     scope = Scope(config, findings)
-    maker = TaskMaker(config, method, groups, binder, findings, vocabulary, scope)
+    maker = TaskMaker(config, method, groups, binder, findings, vocabulary, scope, partial)
     tasks = [task for part in sorted(parts, key=lambda part: part.name) if (task := maker.make(part))]
     maker.report()
     scope.report([part.name for part in parts])

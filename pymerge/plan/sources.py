@@ -86,7 +86,7 @@ def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) 
     for ref, checkpoint in opened.items():
         first = named.setdefault(checkpoint.folder, ref)
         if first is not ref:
-            findings.warn(f'"{ref}" and "{first}" are the same folder', ref.where, "name it one way throughout")
+            findings.warn(f'"{ref}" and "{first}" are the same model', ref.where, "name it one way throughout")
 
 
 def _describe(checkpoint: Checkpoint) -> Model:

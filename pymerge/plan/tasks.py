@@ -32,6 +32,7 @@ class TaskMaker:
     Attributes:
         scope: which tensors are merged at all.
         vocabulary: names whose first dimension is the vocabulary (embedding, head).
+        partial: whether models may lack tensors.
     """
 
     config: MergeConfig
@@ -41,6 +42,7 @@ class TaskMaker:
     findings: Findings
     vocabulary: frozenset[str]
     scope: Scope
+    partial: bool = False
     lacking: dict[str, list[str]] = field(default_factory=dict)
     misshapen: list[tuple[str, str]] = field(default_factory=list)
 
@@ -91,8 +93,12 @@ class TaskMaker:
     def report(self) -> None:
         """Add what was noted about tensors that models lack and shapes that differ."""
         for label, names in self.lacking.items():
+            what = f'model "{label}" lacks {len(names)} of the tensors that others have: {_list_names(names)}'
+            if self.partial:
+                self.findings.warn(what, self._where(label), "merged from the models that have them")
+                continue
             self.findings.add(
-                f'model "{label}" lacks {len(names)} of the tensors that others have: {_list_names(names)}',
+                what,
                 self._where(label),
                 "--lenient merges these from the models that have them",
                 tolerable=True,

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan
 from pymerge.schedule.budget import assign_resources, count_cuts, count_ranked
-from pymerge.schedule.layout import lay_out
+from pymerge.schedule.layout import METADATA, lay_out
 from pymerge.schedule.values import Placement, Resources, Schedule, Shard
 
 __all__ = ["Placement", "Resources", "Schedule", "Shard", "make_schedule"]
 
 
 def make_schedule(
-    plan: MergePlan, *, shard_size: int = 5_000_000_000, threads: int | None = None, memory: int | None = None
+    plan: MergePlan,
+    *,
+    shard_size: int = 5_000_000_000,
+    threads: int | None = None,
+    memory: int | None = None,
+    single: str = "model.safetensors",
+    metadata: Mapping[str, str] = METADATA,
 ) -> Schedule:
     """Lay a plan out on disk.
 
     Args:
         shard_size: bytes of tensors per output file; 0 or less for one file.
         threads, memory: see `pymerge.schedule.budget.assign_resources`.
+        single: name of the file, if there is one.
+        metadata: of its header.
 
     Raises:
         ResourceError: the memory budget is too small.
@@ -26,4 +36,4 @@ def make_schedule(
     twins = [find_twin(plan, task) for task in plan.tasks]
     cuts, ranked = count_cuts(plan), count_ranked(plan)
     resources = assign_resources(plan.tasks, threads, memory, cuts=cuts, ranked=ranked)
-    return Schedule(plan, lay_out(plan.tasks, shard_size, twins), resources)
+    return Schedule(plan, lay_out(plan.tasks, shard_size, twins, single=single, metadata=metadata), resources)

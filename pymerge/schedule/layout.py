@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.plan.values import TensorTask
@@ -24,23 +24,31 @@ __all__ = ["lay_out"]
 _ALIGNMENT = 64
 #: And always at a multiple of this, the widest element.
 _WIDEST = 8
+#: Who reads the header learns that its tensors are torch's, as the field's loaders ask.
+METADATA = {"format": "pt"}
 
 
 def lay_out(
-    tasks: Sequence[TensorTask], shard_size: int, twins: Sequence[StoredTensor | None] = ()
+    tasks: Sequence[TensorTask],
+    shard_size: int,
+    twins: Sequence[StoredTensor | None] = (),
+    *,
+    single: str = "model.safetensors",
+    metadata: Mapping[str, str] = METADATA,
 ) -> tuple[Shard, ...]:
     """Return the shards of an output of `tasks`, none larger than `shard_size` bytes of data.
 
     A tensor larger than the limit gets its own shard; a limit of 0 or less means one shard. `twins`
-    names, for each task, the stored tensor that it copies (see `Placement`).
+    names, for each task, the stored tensor that it copies (see `Placement`). `single` is the file's name if
+    there is one; `metadata` stands in every header.
     """
     twins = twins or [None] * len(tasks)
     groups = list(_deal(tasks, shard_size))
     if len(groups) == 1:
-        names = ["model.safetensors"]
+        names = [single]
     else:
         names = [f"model-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
-    return tuple(_place(name, tasks, group, twins) for name, group in zip(names, groups, strict=True))
+    return tuple(_place(name, tasks, group, twins, metadata) for name, group in zip(names, groups, strict=True))
 
 
 def _deal(tasks: Sequence[TensorTask], limit: int) -> Iterable[list[int]]:
@@ -56,9 +64,15 @@ def _deal(tasks: Sequence[TensorTask], limit: int) -> Iterable[list[int]]:
     yield group
 
 
-def _place(name: str, tasks: Sequence[TensorTask], group: list[int], twins: Sequence[StoredTensor | None]) -> Shard:
+def _place(
+    name: str,
+    tasks: Sequence[TensorTask],
+    group: list[int],
+    twins: Sequence[StoredTensor | None],
+    metadata: Mapping[str, str],
+) -> Shard:
     ordered = sorted(group, key=lambda i: (-tasks[i].dtype.bits, tasks[i].name))
-    entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     relative = 0
     starts = []
     for index in ordered:

@@ -31,7 +31,9 @@ def test_every_recipe_of_the_demo_loads_without_a_warning(path: Path) -> None:
     assert load_recipe(path).warnings == ()
 
 
-@pytest.mark.parametrize("command", ["merge", "verify", "bench kernels", "bench io", "bench merge", "bench compare"])
+@pytest.mark.parametrize(
+    "command", ["merge", "merge-files", "verify", "bench kernels", "bench io", "bench merge", "bench compare"]
+)
 def test_every_option_of_a_command_is_documented(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout
     options = set(re.findall(r"(?<![\w-])--[a-z-]+", shown)) - {"--help"}

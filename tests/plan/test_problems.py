@@ -127,7 +127,7 @@ def test_recipe_warnings_are_passed_on(family: Path) -> None:
 def test_one_folder_under_two_names_is_warned_of(family: Path) -> None:
     made = plan(TIES % "weight: 1" + "- {model: ./base/, parameters: {weight: 1}}\n")
     (warning,) = made.warnings
-    assert str(warning).startswith('<recipe>:2:13: "base" and "./base/" are the same folder')
+    assert str(warning).startswith('<recipe>:2:13: "base" and "./base/" are the same model')
 
 
 def test_everything_is_found_together(family: Path) -> None:

@@ -1,0 +1,97 @@
+"""An output that is one file of weights, without anything beside it: made ready before a merge, completed after it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pymerge import _core
+from pymerge.checkpoint.weights import is_pickled
+from pymerge.errors import RecipeError, ResourceError
+from pymerge.execute.journal import Journal, claim
+from pymerge.execute.restore import temporary_name
+from pymerge.execute.values import ExecutionReport
+from pymerge.output.files import sync_folder
+from pymerge.output.folder import refuse_full_disk, take_up
+from pymerge.output.identity import make_identity
+from pymerge.output.report import MergeReport
+from pymerge.plan.values import MergePlan
+from pymerge.schedule.layout import METADATA
+from pymerge.schedule.values import Schedule
+
+__all__ = ["FilePreparation", "find_metadata", "finish_file", "prepare_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class FilePreparation:
+    """A place that is ready to be written to; use `journal`, which holds its lock, as a context."""
+
+    path: Path
+    journal: Journal
+
+
+def find_metadata(plan: MergePlan) -> Mapping[str, str]:
+    """What stands beside the tensors of the first file: by that, tools tell what kind of model it is."""
+    path, *_ = plan.models[0].files[0]
+    if is_pickled(path):
+        return METADATA
+    _, metadata = _core.read_header(str(path))
+    found: Mapping[str, str] = metadata
+    return found
+
+
+def prepare_file(
+    schedule: Schedule, path: Path, *, overwrite: bool = False, restart: bool = False, reflink: bool = True
+) -> FilePreparation:
+    """Check and lock the output; no weight is written yet, and a file that is there stays until the new one is whole.
+
+    Args:
+        restart: of an unfinished merge into this file, whatever it was, nothing is kept.
+
+    Raises:
+        RecipeError: it is there, is a folder, an input, or no name of a safetensors file; or what is left of another
+            merge is.
+        ResourceError: it cannot be made, is in use, or the disk cannot hold it.
+    """
+    _refuse_path(schedule, path, overwrite)
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+    identity = make_identity(schedule)
+    journal = claim(folder, f".{path.name}.journal")
+    try:
+        # An unfinished file without a journal is nobody's.
+        if restart or journal.identity is None:
+            (folder / temporary_name(path.name)).unlink(missing_ok=True)
+        take_up(journal, identity, f"output {path}", restart=restart)
+        refuse_full_disk(schedule, folder, reflink)
+        journal.begin(identity)
+    except BaseException as error:
+        journal.__exit__(type(error), error, None)
+        raise
+    return FilePreparation(path, journal)
+
+
+def _refuse_path(schedule: Schedule, path: Path, overwrite: bool) -> None:
+    if path.suffix != ".safetensors":
+        raise RecipeError(f"output {path}: only safetensors files are written; name it {path.stem}.safetensors")
+    if path.is_dir():
+        raise RecipeError(f"output {path} is a folder; name a file in it")
+    with suppress(OSError):
+        for model in schedule.plan.models:
+            if any(os.path.samefile(path, file) for file, *_ in model.files):
+                raise RecipeError(f"output {path} is the model {str(model.ref)!r}; name another file")
+    if os.path.lexists(path) and not overwrite:
+        raise RecipeError(f"output {path} is there already; name another file, or give --overwrite to replace it")
+
+
+def finish_file(schedule: Schedule, preparation: FilePreparation, execution: ExecutionReport) -> MergeReport:
+    """Complete an output whose file is in place."""
+    sync_folder(preparation.path.parent)
+    preparation.journal.remove()
+    return MergeReport.collect(schedule, preparation.path.parent, execution, ())
