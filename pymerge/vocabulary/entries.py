@@ -18,6 +18,8 @@ __all__ = ["MAX_ID", "describe_kind", "first_free", "read_entries", "write_entri
 #: No vocabulary comes near; a greater id would ask for memory by itself.
 MAX_ID = 1 << 24
 
+#: What a model writes around pieces inside, and at the end, of words.
+_MARKS = ("continuing_subword_prefix", "end_of_word_suffix")
 _SPACE = "\u2581"  # how SentencePiece writes a space
 
 
@@ -29,6 +31,9 @@ def read_entries(document: Mapping[str, Any], path: Path) -> dict[str, int]:
     """
     model = document.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
+    for key in _MARKS:
+        if isinstance(model, dict) and not isinstance(model.get(key), (str, type(None))):
+            raise FormatError(f"{path}: model.{key} is no text")
     if isinstance(vocab, list):
         return _read_scored(vocab, path)
     if not isinstance(vocab, dict):
@@ -65,7 +70,7 @@ def describe_kind(document: Mapping[str, Any], entries: Mapping[str, int]) -> st
             kind = "byte-level BPE"
         elif any(entry.startswith(_SPACE) for entry in entries):
             kind = f"BPE with {_SPACE} for spaces"
-    marks = [model.get(key) for key in ("continuing_subword_prefix", "end_of_word_suffix")]
+    marks = [model.get(key) for key in _MARKS]
     marked = " and ".join(f'"{mark}"' for mark in marks if mark)
     return f"{kind} with {marked}" if marked else kind
 

@@ -10,7 +10,7 @@ from pymerge.config.values import MergeConfig, ModelRef, Template, TokenizerSett
 from pymerge.errors import InternalError, Problem, RecipeError
 from pymerge.vocabulary.fates import remark_fates, tell_fates
 from pymerge.vocabulary.reading import read_files, read_tokenizer
-from pymerge.vocabulary.rows import choose_defaults, choose_rows, is_identity
+from pymerge.vocabulary.rows import choose_defaults, choose_rows
 from pymerge.vocabulary.specials import CONFIG, GENERATION, compare_specials, move_ids
 from pymerge.vocabulary.templates import check_markers, choose_template, compare_templates, find_template, put_template
 from pymerge.vocabulary.union import blend_tokens
@@ -72,7 +72,7 @@ def make_vocabulary(
         size=size,
         rows=rows,
         files=files,
-        choices={ref: choice for ref, choice in choices.items() if not is_identity(choice[0], embedding_rows[ref])},
+        choices={ref: choice for ref, choice in choices.items() if choice is not None},
         ids=blend.ids,
         fates=fates,
         config_ids=move_ids(base, like, blend.ids, CONFIG, notes),

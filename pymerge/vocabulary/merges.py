@@ -7,6 +7,7 @@ the pieces are joined: where no new entry is met, nothing changes.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ __all__ = ["carry_merges", "read_merges", "write_merges"]
 
 Pair = tuple[str, str]
 
-#: Entries of more characters (rulers, runs of spaces) are not tried out: joining takes their square.
-_LONGEST = 256
+#: Entries of more characters (rulers, runs of spaces) are not tried out, for joining takes their square; nor are ways
+#: sought to join more pieces, which takes their cube.
+_LONGEST, _MOST_PIECES = 64, 8
 
 
 def read_merges(model: Mapping[str, Any], path: Path) -> list[Pair]:
@@ -68,21 +70,55 @@ def carry_merges(
     suffix = model.get("end_of_word_suffix") or ""
     wanted = set(new)
     ranks = {pair: rank for rank, pair in enumerate(pairs)}
-    before = len(ranks)
+    before = len(pairs)
+    following = count(before)
     for pair in (pair for donor in donors for pair in donor):
         made = pair[0] + pair[1][len(prefix) :]
         if made in wanted and pair not in ranks and pair[0] in known and pair[1] in known:
-            ranks[pair] = len(ranks)
+            ranks[pair] = next(following)
+    carried = {left + right[len(prefix) :] for left, right in _from(ranks, before)}
+    made_of = frozenset(known) & wanted
     missed = []
     # Short ones first: longer ones may be made of them.
     for entry in sorted(new, key=len):
-        pieces = _join(_spell(entry, prefix, suffix), ranks, len(prefix)) if len(entry) <= _LONGEST else []
-        if len(pieces) == 2 and all(piece in known for piece in pieces):
-            ranks[pieces[0], pieces[1]] = len(ranks)
+        if len(entry) > _LONGEST:
+            if entry not in carried:
+                missed.append(entry)
+            continue
+        symbols = _spell(entry, prefix, suffix)
+        pieces = _join(symbols, ranks, len(prefix))
+        if 1 < len(pieces) <= _MOST_PIECES and all(piece in known for piece in pieces):
+            for pair in _build(pieces, made_of, len(prefix)):
+                ranks.setdefault(pair, next(following))
+            pieces = _join(symbols, ranks, len(prefix))
         # A whole word that is an entry is taken without merges where the model says so.
-        elif len(pieces) != 1 and not model.get("ignore_merges"):
+        if len(pieces) != 1 and not model.get("ignore_merges"):
             missed.append(entry)
     return list(_from(ranks, before)), missed
+
+
+def _build(pieces: Sequence[str], made_of: Collection[str], skipped: int) -> list[Pair]:
+    """Merges that join pieces by way of new entries alone, inner ones first; none if that is not possible."""
+    # For each run of pieces that can be joined: what it gives, and where its last merge is.
+    runs: dict[tuple[int, int], tuple[str, int]] = {(i, i + 1): (piece, 0) for i, piece in enumerate(pieces)}
+    for width in range(2, len(pieces) + 1):
+        for first in range(len(pieces) - width + 1):
+            end = first + width
+            for middle in range(first + 1, end):
+                if (first, middle) in runs and (middle, end) in runs:
+                    joined = runs[first, middle][0] + runs[middle, end][0][skipped:]
+                    if joined in made_of:
+                        runs[first, end] = (joined, middle)
+                        break
+    merges: list[Pair] = []
+    pending = [(0, len(pieces))] if (0, len(pieces)) in runs else []
+    while pending:
+        first, end = pending.pop()
+        if end - first > 1:
+            middle = runs[first, end][1]
+            merges.append((runs[first, middle][0], runs[middle, end][0]))
+            pending += [(first, middle), (middle, end)]
+    return merges[::-1]
 
 
 def _from(ranks: Mapping[Pair, int], first: int) -> Iterator[Pair]:

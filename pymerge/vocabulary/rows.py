@@ -10,7 +10,7 @@ from pymerge.checkpoint.sources import RowChoice
 from pymerge.config.values import ModelRef, ModelToken, TokenRule
 from pymerge.vocabulary.values import Notes, Tokenizer
 
-__all__ = ["Row", "choose_defaults", "choose_rows", "is_identity"]
+__all__ = ["Row", "choose_defaults", "choose_rows"]
 
 #: One row of a model's matrix; -1 is the mean of all of them.
 Row: TypeAlias = "tuple[ModelRef, int]"
@@ -24,7 +24,9 @@ def choose_defaults(
     rules: Mapping[str, TokenRule],
     notes: Notes,
 ) -> dict[str, tuple[Row, ...]]:
-    """What stands in for the row of each token in models that lack it: the mean of these rows, none is zeros.
+    """What stands in for the row of a token in models that lack it: the mean of these rows, none is zeros.
+
+    Tokens that all models have and no rule names are left out.
 
     Args:
         ids: the output's tokens.
@@ -36,7 +38,10 @@ def choose_defaults(
     by_ref = {each.ref: each for each in (*others, *merged)}
     lone: list[str] = []
     defaults = {}
+    common = set(merged[0].ids).intersection(*(each.ids for each in merged))
     for token in ids:
+        if token in common and token not in rules:
+            continue
         rule = rules.get(token)
         if rule is not None and rule.source is not None:
             defaults[token] = _follow(token, rule, by_ref, notes)
@@ -87,8 +92,8 @@ def choose_rows(
     ids: Mapping[str, int],
     defaults: Mapping[str, tuple[Row, ...]],
     forced: frozenset[str],
-) -> tuple[RowChoice, tuple[ModelRef, ...]]:
-    """Where the output's rows come from in one model.
+) -> tuple[RowChoice, tuple[ModelRef, ...]] | None:
+    """Where the output's rows come from in one model; None if its rows stay as they are.
 
     Args:
         model: with the number of its rows.
@@ -100,9 +105,11 @@ def choose_rows(
     Returns:
         The choice, and the models that its parts are, this one first.
     """
+    own_rows = model.rows or 0
+    if model.ids == ids and own_rows == rows and not forced:
+        return None
     tokens = {number: token for token, number in ids.items()}
     used = set(model.ids.values())
-    own_rows = model.rows or 0
     parts = {model.ref: 0}
     starts, which, where = array("q", [0]), array("q"), array("q")
     for number in range(rows):
@@ -119,11 +126,6 @@ def choose_rows(
             which.append(parts.setdefault(ref, len(parts)))
             where.append(row)
         starts.append(len(where))
+    if rows == own_rows and len(parts) == 1 and starts[:-1] == where == array("q", range(rows)):
+        return None
     return RowChoice(starts, which, where), tuple(parts)
-
-
-def is_identity(choice: RowChoice, own_rows: int) -> bool:
-    """Tell if a choice leaves all rows of a model where they are."""
-    count = len(choice.starts) - 1
-    in_order = array("q", range(count))
-    return count == own_rows == len(choice.rows) and choice.rows == in_order and not any(choice.parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from pymerge.checkpoint.tokenizer_files import TEMPLATE_FOLDER
 from pymerge.config.values import Template
 from pymerge.errors import FormatError
 from pymerge.vocabulary.built_in import MARKERS, TEMPLATES
+from pymerge.vocabulary.encoding import dump, encode
 from pymerge.vocabulary.reading import SETTINGS
 from pymerge.vocabulary.values import Notes
 
@@ -96,15 +96,11 @@ def put_template(files: Mapping[str, bytes], folder: Path, text: str, notes: Not
     if len(changed) < len(files) or (isinstance(before, (list, dict)) and len(before) > 1):
         notes.remarks.append("the models' other named chat templates are left out: the recipe gives one")
     if _JINJA in files:
-        changed[_JINJA] = text.encode()
+        changed[_JINJA] = encode(text)
     else:
         settings["chat_template"] = text
     if _PROCESSOR in files:
-        changed[_PROCESSOR] = _dump({"chat_template": text})
+        changed[_PROCESSOR] = dump({"chat_template": text})
     if _JINJA not in files or before is not None:
-        changed[SETTINGS] = _dump(settings)
+        changed[SETTINGS] = dump(settings)
     return changed
-
-
-def _dump(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()

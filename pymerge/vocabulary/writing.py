@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pymerge.checkpoint.json_files import parse_json
-from pymerge.errors import FormatError
+from pymerge.vocabulary.encoding import dump, dump_long, encode
 from pymerge.vocabulary.entries import write_entries
 from pymerge.vocabulary.merges import carry_merges, read_merges, write_merges
 from pymerge.vocabulary.reading import FAST, ROLES, SETTINGS, SPECIALS, role_text
@@ -39,13 +38,13 @@ def write_files(blend: Blend, notes: Notes) -> dict[str, bytes]:
     }
     _write_model(model, blend, added, notes)
     listed = [{"id": blend.ids[token], **_flags(added[token])} for token in sorted(added, key=blend.ids.__getitem__)]
-    files[FAST] = _dump({**like.document, "added_tokens": listed, "model": model})
+    files[FAST] = dump_long({**like.document, "added_tokens": listed, "model": model})
     removed = frozenset(like.beyond)
     for name in (SETTINGS, SPECIALS):
         if name in files:
             files[name] = _write_settings(like, name, added, blend.ids, removed, notes)
     if "added_tokens.json" in files:
-        files["added_tokens.json"] = _dump({token: blend.ids[token] for token in added if token not in _names(model)})
+        files["added_tokens.json"] = dump({token: blend.ids[token] for token in added if token not in _names(model)})
     _write_old_files(files, like, model, notes)
     return files
 
@@ -55,11 +54,9 @@ def _write_model(model: dict[str, Any], blend: Blend, added: Mapping[str, AddedT
     path = like.folder / FAST
     removed = frozenset(like.beyond)
     new = [(token, blend.ids[token], _find_score(source, token)) for token, source in blend.plain.items()]
-    held: dict[str, int] = {}
+    entries = (_names(model) - removed) | set(blend.plain)
+    held = {} if _keeps_numbers(entries, added, blend.ids) else {token: blend.ids[token] for token in added}
     model["vocab"] = write_entries(model, removed, new, held, path)
-    if not _keeps_numbers(_names(model), added, blend.ids):
-        held = {token: blend.ids[token] for token in added}
-        model["vocab"] = write_entries(like.document["model"], removed, new, held, path)
     if "merges" not in model:
         return
     pairs = [pair for pair in read_merges(model, path) if not removed.intersection((*pair, "".join(pair)))]
@@ -125,7 +122,7 @@ def _write_settings(
     for key in _LISTS:
         if isinstance(settings.get(key), list):
             settings[key] = [each for each in settings[key] if _text(each) not in removed or _text(each) in ids]
-    return _dump(settings)
+    return dump(settings)
 
 
 def _text(value: Any) -> str:
@@ -136,24 +133,15 @@ def _write_old_files(files: dict[str, bytes], like: Tokenizer, model: Mapping[st
     """Files that say the same as tokenizer.json in other ways: rewritten, or left out where only a library could."""
     vocab = model["vocab"]
     if "vocab.json" in files and isinstance(vocab, dict):
-        files["vocab.json"] = _dump(vocab)
+        files["vocab.json"] = dump_long(vocab)
     if "merges.txt" in files and "merges" in model:
         pairs = read_merges(model, like.folder / FAST)
-        files["merges.txt"] = "".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in pairs)]).encode()
+        files["merges.txt"] = encode("".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in pairs)]))
     if "vocab.txt" in files and isinstance(vocab, dict) and list(vocab.values()) == list(range(len(vocab))):
-        files["vocab.txt"] = "".join(f"{token}\n" for token in vocab).encode()
+        files["vocab.txt"] = encode("".join(f"{token}\n" for token in vocab))
     elif "vocab.txt" in files:
         del files["vocab.txt"]
     if files.pop("tokenizer.model", None) is not None:
         notes.remarks.append(
             "tokenizer.model is left out, for it does not know the changed tokens; tokenizer.json does, and is loaded"
         )
-
-
-def _dump(value: Any) -> bytes:
-    try:
-        return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:
-        raise FormatError(
-            "a tokenizer holds half of a character (a lone surrogate), which no tokenizer file may"
-        ) from None
