@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from pymerge.config.values import MergeConfig, ModelRef, Template, TokenizerSetting
 from pymerge.errors import InternalError, Problem, RecipeError
 from pymerge.vocabulary.fates import remark_fates, tell_fates
-from pymerge.vocabulary.reading import read_files, read_tokenizer
+from pymerge.vocabulary.reading import FAST, read_files, read_tokenizer
 from pymerge.vocabulary.rows import choose_defaults, choose_rows
 from pymerge.vocabulary.specials import CONFIG, GENERATION, compare_specials, move_ids
 from pymerge.vocabulary.templates import check_markers, choose_template, compare_templates, find_template, put_template
@@ -67,7 +68,7 @@ def make_vocabulary(
     choices = {each.ref: choose_rows(each, rows, blend.ids, defaults, forced) for each in merged}
     files = write_files(blend, notes)
     compare_specials([*merged, *(each for each in extra if each is like)], like, notes)
-    files, template = _settle_template(config, [*merged, *extra], like, files, blend.ids, notes)
+    files, template = _settle_template(config, [*merged, *extra], like, files, notes)
     return Vocabulary(
         size=size,
         rows=rows,
@@ -97,7 +98,7 @@ def _read_all(
         read = base if ref == donor else read_tokenizer(ref, folder, embedding_rows[ref], (base, *found.values()))
         if read is None and embedding_rows[ref] == base.rows:
             notes.remarks.append(f'"{ref}" has no tokenizer files: its tokens are taken to be those of {base.label}')
-            read = replace(base, ref=ref, folder=folder)
+            read = replace(base, ref=ref, folder=folder, files={})
         if read is None:
             notes.add(
                 f'"{ref}" has no tokenizer files, and {embedding_rows[ref]} rows where {base.label} has {base.rows}',
@@ -114,16 +115,13 @@ def _read(ref: ModelRef, folder: Path, rows: int | None) -> Tokenizer:
     """Read a tokenizer that has to be there."""
     found = read_tokenizer(ref, folder, rows, ())
     if found is None:
-        raise RecipeError(
-            [
-                Problem(
-                    f'"{ref}" has no tokenizer files',
-                    ref.where,
-                    "name a model that has, by base_model or tokenizer_source",
-                )
-            ]
-        )
+        _refuse_empty(ref)
     return found
+
+
+def _refuse_empty(ref: ModelRef) -> NoReturn:
+    hint = "name a model that has, by base_model or tokenizer_source"
+    raise RecipeError([Problem(f'"{ref}" has no tokenizer files', ref.where, hint)])
 
 
 def _find_like(
@@ -135,6 +133,8 @@ def _find_like(
     named = {each.ref: each for each in (*extra, *merged)}.get(setting.source)
     if named is None:
         raise InternalError(f'the folder of the tokenizer source "{setting.source}" is not given')
+    if not named.files:
+        _refuse_empty(setting.source)
     return named
 
 
@@ -158,7 +158,6 @@ def _settle_template(
     tokenizers: Sequence[Tokenizer],
     like: Tokenizer,
     files: dict[str, bytes],
-    ids: Mapping[str, int],
     notes: Notes,
 ) -> tuple[dict[str, bytes], str | None]:
     """Files and text of the output's chat template."""
@@ -168,7 +167,7 @@ def _settle_template(
         compare_templates(found, like.label, notes)
         return files, own
     text = choose_template(config.chat_template, found, notes)
-    check_markers(config.chat_template, ids, notes)
+    check_markers(config.chat_template, files[FAST].decode(), notes)
     return (files, own) if text in (None, own) else (put_template(files, like.folder, text or "", notes), text)
 
 
@@ -182,5 +181,7 @@ def _change_template(
     notes.check()
     found = {f'"{ref}"': find_template(models[ref], content) for ref, content in files.items()}
     own, text = found[f'"{donor}"'], choose_template(template, found, notes)
+    if FAST in files[donor]:
+        check_markers(template, files[donor][FAST].decode(errors="replace"), notes)
     changed = files[donor] if text in (None, own) else put_template(files[donor], models[donor], text or "", notes)
     return Vocabulary(rows, rows, changed, {}, {}, tuple(notes.remarks), template=text or own)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pymerge.errors import FormatError
 
-__all__ = ["carry_merges", "read_merges", "write_merges"]
+__all__ = ["carry_merges", "join_pair", "read_merges", "write_merges"]
 
 Pair = tuple[str, str]
 
@@ -48,6 +48,11 @@ def write_merges(like: Mapping[str, Any], pairs: Sequence[Pair]) -> list[Any]:
     return [list(pair) for pair in pairs]
 
 
+def join_pair(model: Mapping[str, Any], pair: Pair) -> str:
+    """The entry that a merge makes."""
+    return pair[0] + pair[1][len(model.get("continuing_subword_prefix") or "") :]
+
+
 def carry_merges(
     model: Mapping[str, Any],
     pairs: list[Pair],
@@ -73,10 +78,9 @@ def carry_merges(
     before = len(pairs)
     following = count(before)
     for pair in (pair for donor in donors for pair in donor):
-        made = pair[0] + pair[1][len(prefix) :]
-        if made in wanted and pair not in ranks and pair[0] in known and pair[1] in known:
+        if join_pair(model, pair) in wanted and pair not in ranks and pair[0] in known and pair[1] in known:
             ranks[pair] = next(following)
-    carried = {left + right[len(prefix) :] for left, right in _from(ranks, before)}
+    carried = {join_pair(model, pair) for pair in _from(ranks, before)}
     made_of = frozenset(known) & wanted
     missed = []
     # Short ones first: longer ones may be made of them.

@@ -14,7 +14,7 @@ from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError
 from pymerge.vocabulary.entries import MAX_ID, describe_kind, read_entries
 from pymerge.vocabulary.slow import convert
-from pymerge.vocabulary.values import AddedToken, Tokenizer
+from pymerge.vocabulary.values import FLAGS, AddedToken, Tokenizer
 
 __all__ = ["FAST", "ROLES", "SETTINGS", "SPECIALS", "read_files", "read_tokenizer", "role_text"]
 
@@ -27,7 +27,6 @@ _DECISIVE = (FAST, SETTINGS, SPECIALS, _ADDED)
 _VOCABULARIES = (FAST, "tokenizer.model", "vocab.json", "vocab.txt")
 
 ROLES = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
-_FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
@@ -59,7 +58,7 @@ def read_tokenizer(ref: ModelRef, folder: Path, rows: int | None, known: Sequenc
     if not any(name in files for name in _VOCABULARIES):
         return None
     if FAST not in files:
-        files = {**convert(folder, tuple(files)), **{n: c for n, c in files.items() if n.startswith("chat_template")}}
+        files = {**files, **convert(folder, tuple(files))}
     same = (twin for twin in known if twin.rows == rows and all(twin.files.get(n) == files.get(n) for n in _DECISIVE))
     twin = next(same, None)
     if twin is not None:
@@ -127,7 +126,7 @@ def _read_token(entry: Any, path: Path) -> AddedToken:
     content = entry.get("content") if isinstance(entry, dict) else None
     if not isinstance(content, str) or not content:
         raise FormatError(f"{path}: an added token without content")
-    return AddedToken(content, **{flag: entry.get(flag) is True for flag in _FLAGS})
+    return AddedToken(content, **{flag: entry.get(flag) is True for flag in FLAGS})
 
 
 def _declared(

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from pymerge.checkpoint.sources import RowChoice
 from pymerge.config.values import ModelRef, ModelToken, TokenRule
-from pymerge.vocabulary.values import Notes, Tokenizer
+from pymerge.vocabulary.values import Notes, Tokenizer, list_some
 
 __all__ = ["Row", "choose_defaults", "choose_rows"]
 
@@ -53,8 +53,8 @@ def choose_defaults(
         if not having:
             lone.append(token)
         defaults[token] = tuple((each.ref, each.ids[token]) for each in having)
-    for token in lone:
-        notes.remarks.append(f'"{token}" has a row in no model: it gets zeros')
+    if lone:
+        notes.remarks.append(f"no model has a row for {list_some(lone)} ({len(lone)} in all): they get zeros")
     return defaults
 
 

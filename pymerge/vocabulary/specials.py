@@ -96,14 +96,14 @@ def move_ids(donor: Tokenizer, kept: Tokenizer, ids: Mapping[str, int], name: st
     texts = {number: token for token, number in donor.ids.items()}
     moved: dict[str, Ids] = {}
     for key in dict.fromkeys((*before, *(key for key in _COMPARED if key in source))):
-        if not key.endswith(_ENDINGS):
-            continue
         value = before.get(key)
+        if not key.endswith(_ENDINGS) or (kept is donor and not _is_lost(value, donor)):
+            continue
         new: Ids
-        if key in source:
+        if kept is donor:
+            new = _keep(value, set(donor.ids.values()))
+        elif key in source:
             new = _keep(source[key], set(ids.values()))
-        elif kept is donor:
-            new = _keep(value, None if donor.rows is None else set(range(donor.rows)) - set(donor.beyond.values()))
         else:
             new = _translate(value, texts, ids) if _as_list(value) else value
             if new is None and key in _COMPARED:
@@ -115,8 +115,13 @@ def move_ids(donor: Tokenizer, kept: Tokenizer, ids: Mapping[str, int], name: st
     return moved
 
 
-def _keep(value: Any, known: set[int] | None) -> Ids:
-    listed = [number for number in _as_list(value) if known is None or number in known]
+def _is_lost(value: Any, donor: Tokenizer) -> bool:
+    """Tell if a value names a row that its own model lacks; in the output another token may have it."""
+    return donor.rows is not None and any(number >= donor.rows for number in _as_list(value))
+
+
+def _keep(value: Any, known: set[int]) -> Ids:
+    listed = [number for number in _as_list(value) if number in known]
     return listed if isinstance(value, list) and listed else listed[0] if listed else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,9 @@ def _outline(text: str | None) -> str:
     return f"{len(text)} characters ({words[:30]} ... {words[-30:]})" if len(words) > 60 else words
 
 
-def check_markers(template: Template, tokens: Collection[str], notes: Notes) -> None:
-    """Remark on marks of a built-in template that the output's tokenizer would cut into pieces."""
-    missing = [mark for mark in MARKERS.get(template.text, ()) if mark not in tokens]
+def check_markers(template: Template, fast: str, notes: Notes) -> None:
+    """Remark on marks of a built-in template that the tokenizer cuts into pieces; `fast` is its tokenizer.json."""
+    missing = [mark for mark in MARKERS.get(template.text, ()) if f'"{mark}"' not in fast]
     if missing:
         notes.remarks.append(
             f"chat_template: {template.text} writes {', '.join(missing)}, for which the output has no tokens; "

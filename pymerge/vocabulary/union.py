@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pymerge.config.values import TokenRule
 from pymerge.vocabulary.entries import first_free
-from pymerge.vocabulary.values import AddedToken, Notes, Tokenizer, list_some
+from pymerge.vocabulary.values import FLAGS, AddedToken, Notes, Tokenizer, list_some
 
 __all__ = ["Blend", "blend_tokens"]
 
@@ -113,32 +113,36 @@ def _take_plain(blend: Blend, other: Tokenizer, notes: Notes) -> None:
 
 
 def _take_added(blend: Blend, other: Tokenizer, notes: Notes) -> None:
+    special, plain, otherwise = [], [], []
     for content, token in other.added.items():
         first = blend.added.get(content) or blend.like.added.get(content)
-        if first is None and content in blend.ids:
-            _promote(blend, token, other, notes)
-        elif first is None:
+        if first is None and content not in blend.ids:
             blend.added[content] = token
             blend.append(content)
+        elif first is None and token.special:
+            # Nothing may produce it unless it is cut out of texts.
+            blend.added[content] = token
+            blend.plain.pop(content, None)
+            special.append(content)
+        elif first is None:
+            plain.append(content)
         elif first != token:
-            notes.remarks.append(
-                f'the added token "{content}" is defined otherwise in {other.label} ({_describe(token)}): '
-                f"the first definition holds ({_describe(first)})"
-            )
-
-
-def _promote(blend: Blend, token: AddedToken, other: Tokenizer, notes: Notes) -> None:
-    """A special token of one model is a plain entry of another: cut out of texts it must be, or nothing produces it."""
-    if token.special:
-        blend.added[token.content] = token
-        blend.plain.pop(token.content, None)
-    said = "it becomes a special one" if token.special else "it stays one"
-    notes.remarks.append(f'"{token.content}", an added token of {other.label}, is a plain entry before: {said}')
+            otherwise.append(f'"{content}" ({_describe(token)}; first {_describe(first)})')
+    if special:
+        notes.remarks.append(f"special tokens of {other.label} that are plain entries before: {list_some(special)}")
+    if plain:
+        notes.remarks.append(
+            f"added tokens of {other.label} that are plain entries before, and stay so: {list_some(plain)}"
+        )
+    if otherwise:
+        notes.remarks.append(
+            f"added tokens that {other.label} defines otherwise, of which the first definition holds: "
+            f"{', '.join(otherwise[:3])}{', ...' if otherwise[3:] else ''}"
+        )
 
 
 def _describe(token: AddedToken) -> str:
-    flags = ("special", "single_word", "lstrip", "rstrip", "normalized")
-    return ", ".join(flag for flag in flags if getattr(token, flag)) or "no flags"
+    return ", ".join(flag for flag in FLAGS if getattr(token, flag)) or "not special"
 
 
 def _define(tokenizers: Sequence[Tokenizer]) -> dict[str, AddedToken]:

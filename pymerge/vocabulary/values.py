@@ -11,7 +11,10 @@ from pymerge.checkpoint.sources import RowChoice
 from pymerge.config.values import ModelRef
 from pymerge.errors import Location, Problem, RecipeError
 
-__all__ = ["AddedToken", "Notes", "Tokenizer", "Vocabulary", "list_some"]
+__all__ = ["FLAGS", "AddedToken", "Notes", "Tokenizer", "Vocabulary", "list_some"]
+
+#: What tokenizer.json says of an added token besides its id and content.
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 
 #: Tokens or models named in a line about many.
 _SHOWN = 3

@@ -8,14 +8,13 @@ from typing import Any
 from pymerge.checkpoint.json_files import parse_json
 from pymerge.vocabulary.encoding import dump, dump_long, encode
 from pymerge.vocabulary.entries import write_entries
-from pymerge.vocabulary.merges import carry_merges, read_merges, write_merges
+from pymerge.vocabulary.merges import carry_merges, join_pair, read_merges, write_merges
 from pymerge.vocabulary.reading import FAST, ROLES, SETTINGS, SPECIALS, role_text
 from pymerge.vocabulary.union import Blend
-from pymerge.vocabulary.values import AddedToken, Notes, Tokenizer, list_some
+from pymerge.vocabulary.values import FLAGS, AddedToken, Notes, Tokenizer, list_some
 
 __all__ = ["write_files"]
 
-_FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 #: Lists of special tokens besides the roles.
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
@@ -59,7 +58,7 @@ def _write_model(model: dict[str, Any], blend: Blend, added: Mapping[str, AddedT
     model["vocab"] = write_entries(model, removed, new, held, path)
     if "merges" not in model:
         return
-    pairs = [pair for pair in read_merges(model, path) if not removed.intersection((*pair, "".join(pair)))]
+    pairs = [p for p in read_merges(model, path) if not removed.intersection((*p, join_pair(model, p)))]
     donors = {id(source): source for source in blend.plain.values()}
     carried, missed = carry_merges(
         model,
@@ -97,7 +96,7 @@ def _keeps_numbers(entries: set[str], added: Mapping[str, AddedToken], ids: Mapp
 
 
 def _flags(token: AddedToken) -> dict[str, Any]:
-    return {"content": token.content, **{flag: getattr(token, flag) for flag in _FLAGS}}
+    return {"content": token.content, **{flag: getattr(token, flag) for flag in FLAGS}}
 
 
 def _write_settings(
@@ -130,18 +129,22 @@ def _text(value: Any) -> str:
 
 
 def _write_old_files(files: dict[str, bytes], like: Tokenizer, model: Mapping[str, Any], notes: Notes) -> None:
-    """Files that say the same as tokenizer.json in other ways: rewritten, or left out where only a library could."""
+    """Files that say the same as tokenizer.json in other ways: rewritten, or left out where they cannot say it."""
     vocab = model["vocab"]
-    if "vocab.json" in files and isinstance(vocab, dict):
-        files["vocab.json"] = dump_long(vocab)
-    if "merges.txt" in files and "merges" in model:
-        pairs = read_merges(model, like.folder / FAST)
-        files["merges.txt"] = encode("".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in pairs)]))
-    if "vocab.txt" in files and isinstance(vocab, dict) and list(vocab.values()) == list(range(len(vocab))):
-        files["vocab.txt"] = encode("".join(f"{token}\n" for token in vocab))
-    elif "vocab.txt" in files:
-        del files["vocab.txt"]
-    if files.pop("tokenizer.model", None) is not None:
+    pairs = read_merges(model, like.folder / FAST) if "merges" in model else []
+    rewritten: dict[str, bytes] = {}
+    if isinstance(vocab, dict):
+        rewritten["vocab.json"] = dump_long(vocab)
+        if list(vocab.values()) == list(range(len(vocab))):
+            rewritten["vocab.txt"] = encode("".join(f"{token}\n" for token in vocab))
+    if not any(" " in half for pair in pairs for half in pair):
+        rewritten["merges.txt"] = encode("".join(["#version: 0.2\n", *(f"{left} {right}\n" for left, right in pairs)]))
+    old = [name for name in ("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model") if name in files]
+    files.update({name: rewritten[name] for name in old if name in rewritten})
+    left = [name for name in old if name not in rewritten]
+    for name in left:
+        del files[name]
+    if left:
         notes.remarks.append(
-            "tokenizer.model is left out, for it does not know the changed tokens; tokenizer.json does, and is loaded"
+            f"{' and '.join(left)}: left out, without the changed tokens; tokenizer.json has them, and is loaded"
         )

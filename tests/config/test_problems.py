@@ -189,8 +189,8 @@ TOLERABLE: dict[str, tuple[str, tuple[int, int], tuple[str, ...]]] = {
         (2, 29),
         ('unknown key "rev"',),
     ),
-    "in tokenizer": (GOOD + "tokenizer: {sorce: base}\n", (3, 13), ('did you mean "source"',)),
-    "in a rule": (GOOD + "tokenizer: {tokens: {x: {forse: true}}}\n", (3, 26), ('did you mean "force"',)),
+    "in tokenizer": (GOOD + "tokenizer: {srce: base}\n", (3, 13), ('did you mean "source"',)),
+    "in a rule": (GOOD + "tokenizer: {tokens: {x: {forc: true}}}\n", (3, 26), ('did you mean "force"',)),
     "in a token's source": (
         GOOD + "tokenizer: {tokens: {x: {source: {kind: zero, token: y}}}}\n",
         (3, 47),

@@ -114,6 +114,25 @@ def test_an_entry_that_cannot_be_produced_is_said(tmp_path: Path) -> None:
     )
 
 
+def test_an_entry_that_the_base_never_produces_stays_unproduced(tmp_path: Path) -> None:
+    # The base has abc, but joins b and c first; merges for abcd that pass by abc would change what it does with abc.
+    write_model(tmp_path / "a", bpe((("b", "c"), ("a", "b"), ("ab", "c"))))
+    write_model(tmp_path / "b", bpe((("b", "c"), ("a", "bc"), ("abc", "d"))))
+    made = make(tmp_path, {"a": 13, "b": 13}, "tokenizer_source: union")
+    assert load(made, tmp_path / "out").encode("abcd abc").tokens == ["a", "bc", "d", "\u0120", "a", "bc"]
+    assert any("never produced" in remark and "abcd" in remark for remark in made.remarks)
+
+
+def test_whole_words_that_are_taken_without_merges_count_as_produced(tmp_path: Path) -> None:
+    own = bpe((("b", "c"),))
+    own.model.ignore_merges = True
+    write_model(tmp_path / "a", own)
+    write_model(tmp_path / "b", bpe((("a", "b"), ("c", "d"), ("ab", "cd"))))
+    made = make(tmp_path, {"a": 11, "b": 13}, "tokenizer_source: union")
+    assert load(made, tmp_path / "out").encode("abcd").tokens == ["abcd"]
+    assert not any("never produced" in remark for remark in made.remarks)
+
+
 @pytest.mark.parametrize("texts", [(False, True), (True, False), (True, True)])
 def test_merges_are_read_in_both_forms(tmp_path: Path, texts: tuple[bool, bool]) -> None:
     for name, made, text in zip("ab", (MERGES[:2], MERGES), texts, strict=True):
@@ -190,9 +209,7 @@ def test_different_kinds_are_refused_by_name_with_a_way_out(
     assert f'that of "a" is byte-level BPE, that of "b" {kind}' in message
     assert "tokenizer_source: base" in message
     made = make(tmp_path, rows, "tokenizer_source: base")
-    assert (
-        any(f"(its tokenizer is {kind}, not byte-level BPE)" in remark for remark in made.remarks) or kind == "Unigram"
-    )
+    assert any(f"(its tokenizer is {kind}, not byte-level BPE)" in remark for remark in made.remarks)
 
 
 def test_what_is_prepared_otherwise_is_said(tmp_path: Path) -> None:
@@ -212,7 +229,7 @@ def test_old_files_say_the_same_as_the_new_one(tmp_path: Path) -> None:
     assert json.loads(made.files["vocab.json"]) == made.ids
     assert made.files["merges.txt"].decode() == "#version: 0.2\na b\nc d\nab cd\ne f\n"
     assert "tokenizer.model" not in made.files
-    assert any("tokenizer.model is left out" in remark for remark in made.remarks)
+    assert any("tokenizer.model: left out" in remark for remark in made.remarks)
 
 
 def test_transformers_loads_the_union_with_the_promised_ids(tmp_path: Path) -> None:
@@ -230,6 +247,26 @@ def test_transformers_loads_the_union_with_the_promised_ids(tmp_path: Path) -> N
     assert loaded.apply_chat_template([{"role": "user", "content": "ab"}], tokenize=False).startswith(
         "<|im_start|>user\n"
     )
+
+
+def test_transformers_loads_the_union_of_sentencepiece_models(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    special = ("<unk>", "<s>", "</s>")
+    for name, made, more in (("a", (("a", "b"),), ""), ("b", (("\u2581", "a"), ("a", "b")), "\ud55c")):
+        tokenizer = bpe(made, alphabet=(*special, *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *"ab", *more))
+        tokenizer.model.byte_fallback = True
+        tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        tokenizer.decoder = tokenizers.decoders.ByteFallback()
+        said = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+        write_model(tmp_path / name, tokenizer, added=(*special, f"<{name}>"), settings=said)
+    made = make(tmp_path, {"a": 264, "b": 266}, "tokenizer_source: union")
+    load(made, tmp_path / "out")
+    (tmp_path / "out" / "config.json").write_text('{"model_type": "llama"}')
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert type(loaded).__name__ == "LlamaTokenizer"
+    assert loaded.get_vocab() == made.ids
+    assert loaded.tokenize("ab\ud55c<b>") == ["\u2581", "ab", "\ud55c", "<b>"]
 
 
 @pytest.mark.parametrize("keep", [("vocab.json", "merges.txt"), ("vocab.json",)])

@@ -85,7 +85,7 @@ def test_conflicting_definitions_of_an_added_token_keep_the_first(tmp_path: Path
     write_model(tmp_path / "c", bpe(), added=(END, CHAT))
     rows = {"a": COUNT, "b": COUNT + 1, "c": COUNT + 1}
     made = make(tmp_path, rows, "tokenizer_source: union")
-    assert said(made.remarks, CHAT, 'in "c" (special)', "(lstrip)")
+    assert said(made.remarks, 'that "c" defines otherwise', f'"{CHAT}" (special; first lstrip)')
     assert load(made, tmp_path / "out").encode(f"ab {CHAT}").ids == [made.ids["ab"], made.ids[CHAT]]
 
 
@@ -127,6 +127,13 @@ def test_padding_rows_survive(tmp_path: Path, source: str) -> None:
     assert sources(made, "c", COUNT)[COUNT:] == [[("c", -1)]] * 18
 
 
+def test_the_row_of_a_token_that_is_left_out_is_no_padding(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", bpe())
+    write_model(tmp_path / "b", bpe(), added=(END, CHAT))
+    made = make(tmp_path, {"a": 16, "b": 16}, "tokenizer_source: base")
+    assert sources(made, "b", 16)[COUNT:] == [[("b", -1)], [("b", COUNT + 1)]]
+
+
 def test_new_tokens_take_the_place_of_padding(tmp_path: Path) -> None:
     write_model(tmp_path / "a", bpe())
     write_model(tmp_path / "b", bpe(), added=(END, CHAT))
@@ -161,7 +168,7 @@ def test_zeros_that_were_asked_for_are_no_remark_and_leave_own_rows(tmp_path: Pa
     made = make(tmp_path, {"a": COUNT, "b": COUNT + 1}, text)
     assert row_of(made, CHAT, "a", COUNT) == []
     assert row_of(made, CHAT, "b", COUNT + 1) == [("b", COUNT)]
-    assert not said(made.remarks, "row in no model")
+    assert not said(made.remarks, "no model has a row")
 
 
 def test_force_replaces_rows_that_models_have(tmp_path: Path) -> None:
@@ -237,6 +244,8 @@ def test_a_model_without_tokenizer_files_is_taken_to_have_the_bases(tmp_path: Pa
     made = make(tmp_path, {"a": COUNT, "b": COUNT}, "tokenizer_source: union")
     assert not made.choices
     assert said(made.remarks, '"b" has no tokenizer files')
+    with pytest.raises(RecipeError, match='"b" has no tokenizer files'):
+        make(tmp_path, {"a": COUNT, "b": COUNT}, "tokenizer_source: b")
     with pytest.raises(RecipeError, match="15 rows where"):
         make(tmp_path, {"a": COUNT, "b": COUNT + 1}, "tokenizer_source: union")
 
@@ -249,5 +258,5 @@ def test_a_special_token_that_the_base_has_as_a_plain_entry_becomes_special(tmp_
     loaded = load(made, tmp_path / "out")
     assert loaded.encode(f"ab{CHAT}").tokens == ["ab", CHAT]
     assert {token.content for token in loaded.get_added_tokens_decoder().values()} == {END, CHAT}
-    assert said(made.remarks, f'"{CHAT}"', "becomes a special one")
-    assert said(made.remarks, '"ab"', "stays one")
+    assert said(made.remarks, 'special tokens of "b" that are plain entries before', CHAT)
+    assert said(made.remarks, 'added tokens of "b" that are plain entries before, and stay so: "ab"')

@@ -77,6 +77,14 @@ def test_ids_of_a_model_without_configs_follow_their_tokens(tmp_path: Path) -> N
     assert made.config_ids == {"eos_token_id": [14, 12], "pad_token_id": 14}
 
 
+def test_ids_that_are_no_tokens_are_left_out_only_where_another_token_could_get_them(tmp_path: Path) -> None:
+    rows = pair(tmp_path, {"config": {"pad_token_id": -1, "eos_token_id": [13, 14], "bos_token_id": 14}}, {})
+    made = make(tmp_path, rows, "tokenizer_source: union")
+    assert made.ids[CHAT] == 14
+    assert made.config_ids == {"eos_token_id": [13], "bos_token_id": None}
+    assert said(made.remarks, "bos_token_id = 14 of config.json is no token of the output")
+
+
 def test_an_end_at_which_generation_does_not_stop_is_said(tmp_path: Path) -> None:
     rows = pair(tmp_path, {"config": {"eos_token_id": 3}}, {})
     made = make(tmp_path, rows, "tokenizer_source: base")
@@ -127,7 +135,8 @@ def test_a_template_goes_into_the_settings(tmp_path: Path, tokenizer: str) -> No
     settings = json.loads(made.files["tokenizer_config.json"])
     assert settings["chat_template"] == made.template == TEMPLATES["chatml"]
     assert settings["eos_token"] == END
-    assert not tokenizer or said(made.remarks, "chatml writes <|im_end|>")
+    # The base alone has neither mark.
+    assert said(made.remarks, "chatml writes <|im_end|>" if tokenizer else f"chatml writes {CHAT}, <|im_end|>")
 
 
 def test_without_a_tokenizer_setting_rows_and_tokenizer_stay(tmp_path: Path) -> None:
