@@ -12,7 +12,7 @@ from typing import Any
 from pymerge.checkpoint.links import check_link
 from pymerge.errors import FormatError
 
-__all__ = ["read_json"]
+__all__ = ["parse_json", "read_json", "read_small_file"]
 
 #: Bytes of a file at most, as of a safetensors header: an index of a million tensors is smaller.
 MAX_BYTES = 100_000_000
@@ -31,11 +31,26 @@ def read_json(path: Path, *, unique: bool = False) -> dict[str, Any]:
         FormatError: the file is missing, is no regular file, is too large, is not UTF-8 JSON, or holds
             something else than an object.
     """
+    return parse_json(path, read_small_file(path), unique=unique)
+
+
+def read_small_file(path: Path) -> bytes:
+    """Read a file of a model folder that is no weights.
+
+    Raises:
+        FormatError: it is missing, is no regular file, is too large, or is a link to something that is not a model's.
+    """
     check_link(path)
     try:
-        value = json.loads(_read(path).decode("utf-8-sig"), object_pairs_hook=_refuse_twins if unique else None)
+        return _read(path)
     except OSError as error:
         raise FormatError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def parse_json(path: Path, content: bytes, *, unique: bool = False) -> dict[str, Any]:
+    """Read what `path` holds, as `read_json` does."""
+    try:
+        value = json.loads(content.decode("utf-8-sig"), object_pairs_hook=_refuse_twins if unique else None)
     except json.JSONDecodeError as error:
         raise FormatError(f"{path}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from None
     except UnicodeDecodeError as error:

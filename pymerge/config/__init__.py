@@ -3,7 +3,21 @@
 from pymerge.config.recipes import load_recipe
 from pymerge.config.resolve import resolve
 from pymerge.config.suggestions import suggest_name
-from pymerge.config.values import Case, Cases, Gradient, Input, MergeConfig, ModelRef, Scalar, Setting, Slice
+from pymerge.config.values import (
+    Case,
+    Cases,
+    Gradient,
+    Input,
+    MergeConfig,
+    ModelRef,
+    ModelToken,
+    Scalar,
+    Setting,
+    Slice,
+    Template,
+    TokenizerSetting,
+    TokenRule,
+)
 
 __all__ = [
     "Case",
@@ -12,9 +26,13 @@ __all__ = [
     "Input",
     "MergeConfig",
     "ModelRef",
+    "ModelToken",
     "Scalar",
     "Setting",
     "Slice",
+    "Template",
+    "TokenRule",
+    "TokenizerSetting",
     "load_recipe",
     "resolve",
     "suggest_name",

@@ -9,6 +9,7 @@ from pymerge.config.nodes import Leaf, Node, Row, Table
 from pymerge.config.references import read_reference
 from pymerge.config.settings import read_settings
 from pymerge.config.suggestions import suggest_name
+from pymerge.config.tokenizers import read_chat_template, read_tokenizer
 from pymerge.config.values import Filter, Input, MergeConfig, ModelRef, Setting, Slice
 from pymerge.dtypes import BY_NAME, DType
 from pymerge.errors import Location, Problem
@@ -18,24 +19,16 @@ __all__ = ["read_document"]
 _KEYS = {
     "a recipe": (
         "merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "name",
-        "include", "exclude",
+        "include", "exclude", "tokenizer", "tokenizer_source", "chat_template",
     ),
     "a model": ("model", "parameters"),
     "a slice": ("sources", "base_model", "parameters"),
     "a slice source": ("model", "layer_range", "parameters"),
 }  # fmt: skip
 
-_TOKENIZER_HINT = (
-    "remove the line: the tokenizer files of base_model, or of the first model, are then copied unchanged, "
-    "which is right if all models share one vocabulary"
-)
-
 #: Known to the established tool, not to this one: refused, since ignoring them changes the result.
 _REFUSED = {
     "modules": "write the parts as one models: list; tensors are matched by name",
-    "tokenizer": _TOKENIZER_HINT,
-    "tokenizer_source": _TOKENIZER_HINT,
-    "chat_template": "remove the line and edit the tokenizer files of the result",
 }
 
 #: Accepted by the established tool, without any effect there either.
@@ -78,6 +71,8 @@ def read_document(root: Node, text: str, name: str, problems: list[Problem]) -> 
         method_where=method.node.where if method else None,
         include=_read_filters(root, "include", problems),
         exclude=_read_filters(root, "exclude", problems),
+        tokenizer=read_tokenizer(root, problems),
+        chat_template=read_chat_template(root, problems),
     )
 
 

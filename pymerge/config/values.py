@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from pymerge.dtypes import DType
 from pymerge.errors import Location, Problem
 
-__all__ = ["Case", "Cases", "Filter", "Gradient", "Input", "MergeConfig", "ModelRef", "Scalar", "Setting", "Slice"]
+__all__ = [
+    "Case",
+    "Cases",
+    "Filter",
+    "Gradient",
+    "Input",
+    "MergeConfig",
+    "ModelRef",
+    "ModelToken",
+    "Scalar",
+    "Setting",
+    "Slice",
+    "Template",
+    "TokenRule",
+    "TokenizerSetting",
+]
 
 Scalar: TypeAlias = float | int | bool | str
 
@@ -97,6 +112,61 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelToken:
+    """The row of some token of a model; exactly one of `token` and `token_id` is given."""
+
+    model: ModelRef
+    token: str | None = None
+    token_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRule:
+    """What a recipe says of one token.
+
+    Attributes:
+        source: where its row comes from in models that lack the token: a model that has it, a token of a model,
+            a row of zeros; None leaves that to the rules.
+        force: models that have the token get that row too.
+    """
+
+    source: ModelRef | ModelToken | Literal["zero"] | None = None
+    force: bool = False
+    where: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSetting:
+    """Which tokenizer the output gets; models that are named here need not be merged.
+
+    Attributes:
+        source: "union", "base", or the model whose tokenizer it is.
+        tokens: rules by token.
+        pad_to_multiple_of: what the embedding's number of rows is rounded up to.
+    """
+
+    source: ModelRef | Literal["union", "base"] = "union"
+    tokens: Mapping[str, TokenRule] = field(default_factory=dict)
+    pad_to_multiple_of: int | None = None
+    where: Location | None = field(default=None, compare=False)
+
+    @property
+    def references(self) -> tuple[ModelRef, ...]:
+        """Every model that is named here, once."""
+        named = [self.source, *(rule.source for rule in self.tokens.values())]
+        models = [each.model if isinstance(each, ModelToken) else each for each in named]
+        return tuple(dict.fromkeys(each for each in models if isinstance(each, ModelRef)))
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A chat template as a recipe gives it: "auto", the name of a built-in one, or Jinja."""
+
+    text: str
+    where: Location | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class MergeConfig:
     """A whole recipe. Exactly one of `models` and `slices` is not empty.
 
@@ -105,6 +175,7 @@ class MergeConfig:
         name: file name for messages.
         dtype, out_dtype: as the recipe gives them; the stored type is out_dtype or dtype.
         include, exclude: which tensors are merged; the others stay as the base has them.
+        tokenizer, chat_template: None leaves both as the base, or the first model, has them.
         warnings: tolerated problems found while reading.
     """
 
@@ -120,4 +191,6 @@ class MergeConfig:
     method_where: Location | None = None
     include: tuple[Filter, ...] = ()
     exclude: tuple[Filter, ...] = ()
+    tokenizer: TokenizerSetting | None = None
+    chat_template: Template | None = None
     warnings: tuple[Problem, ...] = ()

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pymerge.checkpoint.links import check_link
+from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
 from pymerge.output.files import copy_file
 
-__all__ = ["copy_extras", "find_extras", "find_tokenizer_files"]
+__all__ = ["copy_extras", "find_extras"]
 
 ALWAYS = (
     "generation_config.json",
@@ -16,19 +17,6 @@ ALWAYS = (
     "video_preprocessor_config.json",
     "normalizer.json",
 )
-TOKENIZER = (
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-TEMPLATE_FOLDER = "additional_chat_templates"
 
 
 def copy_extras(donor: Path, folder: Path, *, tokenizer: bool) -> tuple[str, ...]:
@@ -57,11 +45,3 @@ def find_extras(donor: Path, *, tokenizer: bool) -> tuple[str, ...]:
         check_link(donor / Path(name).parts[0])
         check_link(donor / name)
     return tuple(names)
-
-
-def find_tokenizer_files(donor: Path) -> list[str]:
-    """Names of the tokenizer files that `donor` has, in a fixed order."""
-    templates = sorted(path for path in (donor / TEMPLATE_FOLDER).glob("*.jinja") if path.is_file())
-    return [name for name in TOKENIZER if (donor / name).is_file()] + [
-        f"{TEMPLATE_FOLDER}/{path.name}" for path in templates
-    ]

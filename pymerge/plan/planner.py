@@ -52,6 +52,9 @@ def make_plan(
     findings = Findings(lenient=lenient)
     for warning in config.warnings:
         findings.warn(warning.message, warning.where, warning.hint)
+    for setting in (config.tokenizer, config.chat_template):
+        if setting is not None:
+            findings.add("tokenizers and chat templates are not merged yet", setting.where, "remove the setting")
     method = _find_method(config, findings)
     models = opener(config, findings)
     groups = group_sources(config, method, findings) if method else ()

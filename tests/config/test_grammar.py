@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pymerge.config import Case, Cases, Gradient, MergeConfig, ModelRef, load_recipe
+from pymerge.config import Case, Cases, Gradient, MergeConfig, ModelRef, ModelToken, TokenRule, load_recipe
 from pymerge.errors import Location
 
 
@@ -127,6 +127,61 @@ def test_null_keys_count_as_absent() -> None:
     config = load("slices:\nbase_model:\nparameters:\ndtype:\ntokenizer_source:\nchat_template: null")
     assert config.base_model is None
     assert config.dtype is None
+    assert config.tokenizer is None
+    assert config.chat_template is None
+
+
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [
+        ("tokenizer_source: union", "union"),
+        ("tokenizer_source: base", "base"),
+        ("tokenizer_source: org/name@v2", ModelRef("org/name", "v2")),
+        ("tokenizer_source: model:org/name", ModelRef("org/name")),
+        ("tokenizer_source: 'model: org/name'", ModelRef("org/name")),
+        ("tokenizer_source: {model: {path: a@b}}", ModelRef("a@b")),
+        ("tokenizer: {source: model:a}", ModelRef("a")),
+        ("tokenizer: {}", "union"),
+        ("tokenizer: {source: , tokens: }", "union"),
+    ],
+)
+def test_tokenizer_source_forms(text: str, source: object) -> None:
+    setting = load(text).tokenizer
+    assert setting is not None
+    assert setting.source == source
+    assert not setting.tokens
+
+
+def test_rules_of_tokens_keep_order_and_places() -> None:
+    setting = load(
+        "tokenizer:\n"
+        "  pad_to_multiple_of: 64\n"
+        "  tokens:\n"
+        "    <|a|>: {source: b, force: true}\n"
+        "    <|b|>: {source: {kind: zero}}\n"
+        "    <|c|>: {source: {kind: model_token, model: c, token: '</s>'}}\n"
+        "    <|d|>: {source: {kind: model_token, model: d, token_id: 7}}\n"
+        "    7:\n"
+    ).tokenizer
+    assert setting is not None
+    assert list(setting.tokens.items()) == [
+        ("<|a|>", TokenRule(ModelRef("b"), True)),
+        ("<|b|>", TokenRule("zero")),
+        ("<|c|>", TokenRule(ModelToken(ModelRef("c"), "</s>"))),
+        ("<|d|>", TokenRule(ModelToken(ModelRef("d"), None, 7))),
+        ("7", TokenRule()),
+    ]
+    assert setting.pad_to_multiple_of == 64
+    assert setting.references == (ModelRef("b"), ModelRef("c"), ModelRef("d"))
+    assert setting.tokens["<|b|>"].where == Location("<recipe>", 7, 5)
+
+
+@pytest.mark.parametrize("text", ["auto", "chatml", "{% for m in messages %}{{ m.content }}{% endfor %}"])
+def test_chat_template_forms(text: str) -> None:
+    template = load(f"chat_template: '{text}'").chat_template
+    assert template is not None
+    assert template.text == text
+    assert template.where == Location("<recipe>", 3, 16)
 
 
 def test_stage_name_is_accepted() -> None:

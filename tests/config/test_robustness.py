@@ -13,7 +13,8 @@ from pymerge.errors import RecipeError
 WORDS = st.sampled_from(
     ["merge_method", "models", "slices", "sources", "model", "layer_range", "parameters", "filter", "value",
      "base_model",
-     "dtype", "tokenizer", "<<", "null", "true", "1e-5", ".nan", "a+b", "x@y", "0x1f", "2020-02-30", "=", "", "~"]
+     "dtype", "tokenizer", "tokens", "source", "kind", "model_token", "force", "chat_template",
+     "<<", "null", "true", "1e-5", ".nan", "a+b", "x@y", "0x1f", "2020-02-30", "=", "", "~"]
 )  # fmt: skip
 VALUES = st.recursive(
     st.one_of(WORDS, st.none(), st.booleans(), st.integers(), st.floats()),
