@@ -33,6 +33,9 @@ EMBEDDINGS = (
     "embed_tokens", "wte", "word_embeddings", "tok_embeddings", "embed_in", "embeddings", "embedding", "shared", "emb",
 )  # fmt: skip
 
+#: Modules whose bias is one number for each token (BERT).
+VOCABULARY_BIASES = ("predictions", "decoder")
+
 #: Output heads over the vocabulary.
 HEADS = ("lm_head", "embed_out", "output", "output_layer", "head")
 

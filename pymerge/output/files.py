@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from pymerge.errors import ResourceError
 
-__all__ = ["copy_file", "sync_folder", "write_json", "write_text"]
+__all__ = ["copy_file", "sync_folder", "write_bytes", "write_json", "write_text"]
 
 _CHUNK = 1 << 20
 
@@ -22,6 +22,11 @@ def write_text(path: Path, text: str) -> None:
         ResourceError: the disk is full or the folder refuses.
     """
     _write(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content`, durably and atomically; raises as `write_text`."""
+    _write(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from pymerge.execute.journal import JOURNAL, Journal, claim
 from pymerge.execute.restore import temporary_name
 from pymerge.execute.values import ExecutionReport
 from pymerge.output.card import write_card
-from pymerge.output.extras import copy_extras
+from pymerge.output.extras import write_extras
 from pymerge.output.files import sync_folder, write_json, write_text
 from pymerge.output.identity import describe_differences, make_identity
 from pymerge.output.manifest import MANIFEST, make_manifest
@@ -157,7 +157,7 @@ def finish(
     for path in preparation.stale:
         if path.name not in shards:
             path.unlink(missing_ok=True)
-    copied = copy_extras(plan.models[plan.donor].folder, folder, tokenizer=copy_tokenizer)
+    copied = write_extras(plan, folder, tokenizer=copy_tokenizer)
     if plan.config.text:
         write_text(folder / RECIPE, plan.config.text)
     if write_model_card:

@@ -6,7 +6,7 @@ It names models as the recipe does and holds no absolute path, since output fold
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymerge
 from pymerge.output.fingerprint import digest_bytes
@@ -14,11 +14,19 @@ from pymerge.output.machine import describe_machine
 from pymerge.output.report import MergeReport, describe_execution
 from pymerge.schedule.values import Schedule
 
+if TYPE_CHECKING:
+    from pymerge.vocabulary import Vocabulary
+
 __all__ = ["MANIFEST", "make_manifest"]
 
 MANIFEST = "pymerge_manifest.json"
 
 FORMAT = 1
+
+
+def describe_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What became of the models' tokens, as plain values."""
+    return {"tokens": vocabulary.size, "rows": vocabulary.rows, "added": dict(vocabulary.fates)}
 
 
 def make_manifest(
@@ -45,6 +53,7 @@ def make_manifest(
         ],
         "digests": {task.name: digests.get(task.name) for task in plan.tasks},
         "extras": list(report.extras),
+        **({} if plan.vocabulary is None else {"vocabulary": describe_vocabulary(plan.vocabulary)}),
         "warnings": list(report.warnings),
         "report": describe_execution(report.execution),
     }

@@ -117,9 +117,10 @@ def _lend_embedding(part: Part, members: Sequence[Model], head: str | None) -> P
     """Where some models have an output head, the embedding is the head of those that are tied."""
     if part.name != head or all(part.inputs):
         return part
-    embeddings = [model.architecture.embedding for model in members]
     inputs = tuple(
-        stored or (model.checkpoint.tensors[name] if name else None)
-        for stored, model, name in zip(part.inputs, members, embeddings, strict=True)
+        stored or model.stand_in or (model.checkpoint.tensors[name] if name else None)
+        for stored, model, name in zip(
+            part.inputs, members, (model.architecture.embedding for model in members), strict=True
+        )
     )
     return Part(part.name, part.t, part.group, part.names, inputs, borrowed=True)

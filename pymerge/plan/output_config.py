@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymerge.checkpoint import restack_config
 from pymerge.config.values import ModelRef
@@ -14,6 +14,9 @@ from pymerge.plan.assembly import Part
 from pymerge.plan.findings import Findings
 from pymerge.plan.sources import Group, Model
 from pymerge.plan.values import TensorTask
+
+if TYPE_CHECKING:
+    from pymerge.vocabulary import Vocabulary
 
 __all__ = ["make_config"]
 
@@ -27,6 +30,7 @@ def make_config(
     parts: Sequence[Part],
     tasks: Sequence[TensorTask],
     sliced: bool,
+    vocabulary: Vocabulary | None,
     findings: Findings,
 ) -> dict[str, Any]:
     """Return config.json for the output: the donor's, with what the merge changes."""
@@ -43,8 +47,19 @@ def make_config(
             findings.warn(f"config.json cannot describe the new order of layers: {remark}", groups[0].where)
     _set_dtype(config, tasks)
     _set_tied(config, donor, models, groups, parts)
+    if vocabulary is not None:
+        _set_vocabulary(config, vocabulary)
     _check_vocabulary(config, donor, tasks, findings)
     return config
+
+
+def _set_vocabulary(config: dict[str, Any], vocabulary: Vocabulary) -> None:
+    """Rows and ids of special tokens, in every section that says something of them."""
+    changes = {"vocab_size": vocabulary.rows, **vocabulary.config_ids}
+    for section in (config, *config.values()):
+        for key, value in changes.items() if isinstance(section, dict) else ():
+            if key in section:
+                section[key] = value
 
 
 def _set_dtype(config: dict[str, Any], tasks: Sequence[TensorTask]) -> None:
@@ -91,24 +106,31 @@ def _set_tied(
 
 
 def _check_vocabulary(config: Mapping[str, Any], donor: Model, tasks: Sequence[TensorTask], findings: Findings) -> None:
-    """Check the embedding's rows against config.json, which a loader would refuse much later."""
-    name = donor.architecture.embedding
-    rows = next((task.shape[0] for task in tasks if task.name == name), None)
+    """Check the rows of embedding and head against config.json, which a loader would refuse much later."""
+    shapes = {task.name: task.shape for task in tasks}
+    found = {
+        shapes[name][0]: name for name in (donor.architecture.head, donor.architecture.embedding) if name in shapes
+    }
+    for rows, name in found.items():
+        _check_rows(config, donor, str(name), rows, findings)
+
+
+def _check_rows(config: Mapping[str, Any], donor: Model, name: str, rows: int, findings: Findings) -> None:
     section: Any = config
     for stack in donor.architecture.stacks[:1]:
         for key in stack.keys[0][:-1] if stack.keys else ():
             section = section.get(key, {})
     said = section.get("vocab_size", config.get("vocab_size"))
-    if rows is None or not isinstance(said, int) or said == rows:
+    if not isinstance(said, int) or said == rows:
         return
-    message = f'the merged embedding "{name}" has {rows} rows, config.json of "{donor.label}" says vocab_size = {said}'
-    own = donor.checkpoint.tensors.get(name or "")
+    message = f'the merged "{name}" has {rows} rows, config.json of "{donor.label}" says vocab_size = {said}'
+    own = donor.checkpoint.tensors.get(name)
     if own is not None and own.shape[0] == rows:
         findings.warn(message, donor.checkpoint.ref.where, "the model itself is inconsistent; the output is like it")
     else:
         findings.add(
             message,
             donor.checkpoint.ref.where,
-            "name a model with the same vocabulary as base_model; merging tokenizers is not supported yet",
+            "name a model with the same vocabulary as base_model, or align them by token: tokenizer_source: union",
             error=ShapeError,
         )

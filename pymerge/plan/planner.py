@@ -22,6 +22,7 @@ from pymerge.plan.scope import Scope
 from pymerge.plan.sources import Group, Model, group_sources, list_references, open_models
 from pymerge.plan.tasks import TaskMaker
 from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.plan.vocabularies import arrange_vocabulary
 
 __all__ = ["make_plan"]
 
@@ -52,9 +53,6 @@ def make_plan(
     findings = Findings(lenient=lenient)
     for warning in config.warnings:
         findings.warn(warning.message, warning.where, warning.hint)
-    for setting in (config.tokenizer, config.chat_template):
-        if setting is not None:
-            findings.add("tokenizers and chat templates are not merged yet", setting.where, "remove the setting")
     method = _find_method(config, findings)
     models = opener(config, findings)
     groups = group_sources(config, method, findings) if method else ()
@@ -65,6 +63,9 @@ def make_plan(
         check_architectures(models, allow_crimes, findings)
         donor = models[config.base_model] if config.base_model else next(iter(models.values()))
         fitting = check_layers(groups, models, donor, bool(config.slices), findings)
+        arranged = arrange_vocabulary(config, models, findings)
+        models = arranged.models
+        donor = models[donor.checkpoint.ref]
     if method is None or not complete or not fitting:
         findings.check()
         raise InternalError("a plan that cannot be assembled has passed its checks")
@@ -72,17 +73,18 @@ def make_plan(
     tasks = _make_tasks(config, method, groups, parts, donor, seed, findings, partial)
     if config.slices and not findings.fatal:
         check_seams(groups, models, donor, findings)
-    output = make_config(donor, models, groups, parts, tasks, bool(config.slices), findings)
+    output = make_config(donor, models, groups, parts, tasks, bool(config.slices), arranged.vocabulary, findings)
     findings.check()
     plan = MergePlan(
         config=config,
         method=method,
         tasks=tasks,
-        models=tuple(model.checkpoint for model in models.values()),
+        models=(*(model.checkpoint for model in models.values()), *arranged.lenders),
         donor=list(models).index(donor.checkpoint.ref),
         model_config=output,
         layers=_count_layers(config, donor),
         seed=seed,
+        vocabulary=arranged.vocabulary,
         warnings=findings.warnings,
     )
     _check_programs(plan, findings)

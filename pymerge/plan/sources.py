@@ -14,16 +14,20 @@ from pymerge.errors import Location, PymergeError
 from pymerge.methods.base import BaseRule, Method
 from pymerge.plan.findings import Findings
 
-__all__ = ["Group", "Model", "group_sources", "list_references", "open_models"]
+__all__ = ["Group", "Model", "describe_model", "group_sources", "list_references", "open_models"]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An opened checkpoint; `members[i]` are the tensors of layer i of its largest stack."""
+    """An opened checkpoint; `members[i]` are the tensors of layer i of its largest stack.
+
+    `stand_in` is what serves as its output head where others have one and it has none; None: its embedding.
+    """
 
     checkpoint: Checkpoint
     architecture: Architecture
     members: tuple[Mapping[str, Source], ...]
+    stand_in: Source | None = None
 
     @property
     def label(self) -> str:
@@ -77,7 +81,7 @@ def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))
-    return {ref: _describe(align_names(checkpoint, like)) for ref, checkpoint in opened.items()}
+    return {ref: describe_model(align_names(checkpoint, like)) for ref, checkpoint in opened.items()}
 
 
 def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) -> None:
@@ -89,7 +93,8 @@ def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) 
             findings.warn(f'"{ref}" and "{first}" are the same model', ref.where, "name it one way throughout")
 
 
-def _describe(checkpoint: Checkpoint) -> Model:
+def describe_model(checkpoint: Checkpoint) -> Model:
+    """A checkpoint with its parts."""
     architecture = infer_architecture(checkpoint)
     depth = architecture.stacks[0].count if architecture.stacks else 0
     members: list[dict[str, Source]] = [{} for _ in range(depth)]

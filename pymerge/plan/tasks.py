@@ -110,8 +110,8 @@ class TaskMaker:
         self.findings.add(
             f"shapes differ in {len(self.misshapen)} tensors: {shown}" + ("; ..." if self.misshapen[_SHOWN:] else ""),
             self.config.method_where,
-            "the vocabularies differ, and merging tokenizers is not supported yet: give all models the same number "
-            "of rows first (transformers: resize_token_embeddings)"
+            "the vocabularies differ: tokenizer_source: union aligns their rows by token, tokenizer_source: base keeps "
+            "the base's tokens"
             if all(name in self.vocabulary for name, _ in self.misshapen)
             else "only models of one family and size can be averaged; passthrough can stack layers of equal width",
             error=ShapeError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymerge.checkpoint.values import Checkpoint, Source
 from pymerge.config.values import MergeConfig
@@ -12,6 +12,9 @@ from pymerge.dtypes import DType
 from pymerge.errors import Problem
 from pymerge.methods.base import Inputs, Method
 from pymerge.ops import Select
+
+if TYPE_CHECKING:
+    from pymerge.vocabulary import Vocabulary
 
 __all__ = ["MergePlan", "TensorTask"]
 
@@ -64,6 +67,7 @@ class MergePlan:
         donor: index into `models` of the checkpoint that gives config.json and tokenizer.
         model_config: config.json of the output.
         layers: number of output layers.
+        vocabulary: of the output, if the recipe makes one; else the donor's is copied.
         group_selects: by the number of its task, what a program asks of a group of tensors.
         warnings: what was tolerated, for the user to read.
     """
@@ -76,5 +80,6 @@ class MergePlan:
     model_config: Mapping[str, Any]
     layers: int
     seed: int
+    vocabulary: Vocabulary | None = None
     group_selects: Mapping[int, Select] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
