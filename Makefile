@@ -39,8 +39,9 @@ help:
 demo: $(STAMPS)/built $(STAMPS)/demo $(WEIGHTS)
 	@$(PYTHON) -m demo --weights $(WEIGHTS)
 
+# On all processors; with arguments of its own, in one process that says at once what fails.
 test: $(STAMPS)/built $(STAMPS)/emulated $(STAMPS)/test
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest $(or $(PYTEST_ARGS),-n auto --dist worksteal)
 
 # Another seed each time: FUZZ_SEED repeats one. An input that breaks a promise is printed.
 FUZZ_SECONDS ?= 300

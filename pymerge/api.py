@@ -6,6 +6,7 @@ pymerge.execute.memory.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pymerge.api_stages import StageFolders
 from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.config import load_recipe
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, PymergeError, RecipeError
 from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
-from pymerge.output import MergeReport, find_extras, finish, prepare
+from pymerge.output import MergeReport, find_extras, finish, is_made, make_folder, prepare
 from pymerge.plan import make_plan
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import make_schedule
@@ -84,7 +86,7 @@ class Stages:
 
     def end(self, stage: str) -> None:
         now = time.perf_counter()
-        self.seconds[stage] = now - self._began
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._began
         self._began = now
 
 
@@ -108,6 +110,7 @@ def merge(
     reflink: bool = True,
     copy_tokenizer: bool = True,
     write_model_card: bool = True,
+    keep_stages: bool = False,
     on_progress: OnProgress | None = None,
 ) -> MergeReport:
     """Merge checkpoints into a new one; the weights depend on recipe, inputs and seed alone.
@@ -136,6 +139,8 @@ def merge(
             system can (XFS, Btrfs).
         copy_tokenizer: take tokenizer and chat template over from the base, or the first model.
         write_model_card: write README.md.
+        keep_stages: of a recipe of several documents, merge every stage into a folder in `<out>.stages`, in float32 as
+            later stages read it. Else stages are made while they are read, or their folders are removed.
         on_progress: called now and then while weights are merged.
 
     Raises:
@@ -147,44 +152,65 @@ def merge(
     """
     clock = Stages()
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
-    schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
-    clock.end("plan")
     # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
     find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
-    preparation = prepare(
-        schedule, Path(out), overwrite=overwrite, restart=restart, reflink=reflink, hash_inputs=hash_inputs
-    )
-    clock.end("prepare")
-    with preparation.journal as journal:
-        execution = execute(
+
+    def plan_again(document: MergeConfig, merged: Mapping[str, Path]) -> MergePlan:
+        return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged)
+
+    def carry_out(planned: MergePlan, folder: Path, *, stage: bool = False) -> MergeReport | None:
+        schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+        if stage and not restart and is_made(schedule, folder):
+            return None
+        clock.end("plan")
+        preparation = prepare(
             schedule,
-            preparation.folder,
-            backend=backend,
-            devices=devices,
-            vram=vram,
-            allow_nonfinite=allow_nonfinite,
+            folder,
+            overwrite=overwrite or (stage and not keep_stages),
+            restart=restart,
             reflink=reflink,
-            journal=journal,
-            on_progress=on_progress,
+            hash_inputs=hash_inputs,
         )
-        clock.end("merge")
-        settings = {
-            "backend": backend,
-            "threads": schedule.resources.threads,
-            "memory": schedule.resources.memory,
-            "shard_size": shard_size,
-            "lenient": lenient,
-            "allow_crimes": allow_crimes,
-            "allow_nonfinite": allow_nonfinite,
-        }
-        report = finish(
-            schedule,
-            preparation,
-            execution,
-            settings=settings,
-            copy_tokenizer=copy_tokenizer,
-            write_model_card=write_model_card,
-        )
-    clock.end("finish")
+        clock.end("prepare")
+        with preparation.journal as journal:
+            execution = execute(
+                schedule,
+                preparation.folder,
+                backend=backend,
+                devices=devices,
+                vram=vram,
+                allow_nonfinite=allow_nonfinite,
+                reflink=reflink,
+                journal=journal,
+                on_progress=on_progress,
+            )
+            clock.end("merge")
+            settings = {
+                "backend": backend,
+                "threads": schedule.resources.threads,
+                "memory": schedule.resources.memory,
+                "shard_size": shard_size,
+                "lenient": lenient,
+                "allow_crimes": allow_crimes,
+                "allow_nonfinite": allow_nonfinite,
+            }
+            report = finish(
+                schedule,
+                preparation,
+                execution,
+                settings=settings,
+                copy_tokenizer=copy_tokenizer,
+                write_model_card=write_model_card,
+            )
+        clock.end("finish")
+        return report
+
+    folders = StageFolders.beside(Path(out), keep=keep_stages)
+    if planned.separate or (keep_stages and planned.config.stages):
+        make_folder(planned, Path(out), overwrite=overwrite)
+        planned = folders.merge(planned, plan_again, functools.partial(carry_out, stage=True))
+    report = carry_out(planned, Path(out))
+    assert report is not None
+    folders.remove()
     return replace(report, stages=clock.seconds)

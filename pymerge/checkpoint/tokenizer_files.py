@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["TEMPLATE_FOLDER", "TOKENIZER", "find_tokenizer_files"]
+__all__ = ["GENERATION", "TEMPLATE_FOLDER", "TOKENIZER", "find_tokenizer_files"]
+
+GENERATION = "generation_config.json"
 
 TOKENIZER = (
     "tokenizer_config.json",

@@ -38,6 +38,7 @@ def merge(
     reflink: options.reflink = True,
     copy_tokenizer: options.copy_tokenizer = True,
     write_model_card: options.write_model_card = True,
+    keep_stages: options.keep_stages = False,
     answer: options.answer = Format.HUMAN,
     quiet: options.quiet = False,
     verbose: options.verbose = False,
@@ -72,6 +73,7 @@ def merge(
             reflink=reflink,
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
+            keep_stages=keep_stages,
             on_progress=on_progress,
         )
     show_report(report, report.folder, answer)

@@ -92,6 +92,9 @@ copy_tokenizer = Annotated[
     bool, typer.Option("--copy-tokenizer/--no-copy-tokenizer", help="Take the tokenizer over from the base model.")
 ]
 write_model_card = Annotated[bool, typer.Option("--write-model-card/--no-write-model-card", help="Write README.md.")]
+keep_stages = Annotated[
+    bool, typer.Option("--keep-stages", help="Keep what each stage of the recipe makes, in OUT.stages.")
+]
 tensors = Annotated[bool, typer.Option("--tensors", help="List every tensor.")]
 answer = Annotated[Format, typer.Option("--format", help="How to answer.")]
 quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", "-q", help="Same as --format quiet.")]

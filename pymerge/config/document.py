@@ -73,6 +73,8 @@ def read_document(root: Node, text: str, name: str, problems: list[Problem]) -> 
         exclude=_read_filters(root, "exclude", problems),
         tokenizer=read_tokenizer(root, problems),
         chat_template=read_chat_template(root, problems),
+        stage=_read_name(root, problems),
+        where=root.where,
     )
 
 
@@ -99,6 +101,16 @@ def _check_keys(table: Table, level: str, problems: list[Problem]) -> None:
         if hint.startswith("known") and not isinstance(entry.node, Table):
             hint += f"; a parameter of the method goes under parameters: {{{key}: ...}}"
         problems.append(Problem(f'unknown key "{key}" in {level}', entry.where, hint, True))
+
+
+def _read_name(root: Table, problems: list[Problem]) -> str | None:
+    if not _has(root, "name"):
+        return None
+    node = root.entries["name"].node
+    if isinstance(node, Leaf) and node.text.strip():
+        return node.text.strip()
+    problems.append(Problem("name must be one name", node.where, "name: my-stage"))
+    return None
 
 
 def _read_method(root: Table, problems: list[Problem]) -> str:

@@ -1,7 +1,7 @@
 """YAML text as a small tree in which every value knows its place; no meaning is attached here.
 
 PyYAML composes (never constructs objects); this module checks what its loaders let pass: duplicate
-keys, foreign tags, alias bombs, several documents.
+keys, foreign tags, alias bombs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import yaml
 
 from pymerge.errors import Location, Problem
 
-__all__ = ["Entry", "Leaf", "Node", "Row", "Table", "compose_tree"]
+__all__ = ["Entry", "Leaf", "Node", "Row", "Table", "compose_trees"]
 
 #: Nodes after expanding aliases. The largest published recipes have a few thousand; a file of
 #: nested aliases ("billion laughs") reaches 10^9 within ten lines.
@@ -70,8 +70,8 @@ Node: TypeAlias = "Leaf | Row | Table"
 _TOO_DEEP = "values are nested too deeply"
 
 
-def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
-    """Parse YAML `text` into a tree.
+def compose_trees(text: str, name: str, problems: list[Problem]) -> list[Node]:
+    """Parse YAML `text` into trees, one for each document that is not empty.
 
     Args:
         text: the whole file.
@@ -79,31 +79,27 @@ def compose_tree(text: str, name: str, problems: list[Problem]) -> Node | None:
         problems: findings are appended here.
 
     Returns:
-        The tree, or None if the text is empty or cannot be read at all (then `problems` says why).
+        The trees; none if the text is empty or cannot be read at all (then `problems` says why).
     """
     loader = None
     try:
         if (excess := _find_excess(text, name)) is not None:
             problems.append(excess)
-            return None
+            return []
         loader = _Loader(text)
         documents = [node for node in _iterate_documents(loader) if not _is_empty(node)]
         if not documents:
             problems.append(Problem("the recipe is empty", Location(name, 1, 1)))
-            return None
-        if len(documents) > 1:
-            problems.append(_refuse_documents(documents, name))
-            return None
-        if _count_nodes(documents[0], {}) > MAX_NODES:
+        if sum(_count_nodes(document, {}) for document in documents) > MAX_NODES:
             problems.append(Problem(f"aliases expand to more than {MAX_NODES} values", _locate(documents[0], name)))
-            return None
-        return _convert(documents[0], name, problems, {})
+            return []
+        return [_convert(document, name, problems, {}) for document in documents]
     except yaml.YAMLError as error:
         problems.append(_explain(error, text, name))
     finally:
         if loader is not None:
             loader.dispose()
-    return None
+    return []
 
 
 def _find_excess(text: str, name: str) -> Problem | None:
@@ -132,24 +128,6 @@ def _is_empty(node: Any) -> bool:
 
 def _locate(node: Any, name: str) -> Location:
     return Location(name, node.start_mark.line + 1, node.start_mark.column + 1)
-
-
-def _refuse_documents(documents: list[Any], name: str) -> Problem:
-    """Say that multi-stage files are not supported, naming the stages that were found."""
-    stages = [
-        value.value
-        for document in documents
-        if isinstance(document, yaml.MappingNode)
-        for key, value in document.value
-        if key.value == "name" and isinstance(value, yaml.ScalarNode)
-    ]
-    called = f" ({', '.join(stages)})" if stages else ""
-    return Problem(
-        f"a file with {len(documents)} documents{called}, a multi-stage recipe, is not supported yet",
-        _locate(documents[1], name),
-        "save each part between the --- lines as a file of its own and merge them in order; name the "
-        "output folder of an earlier stage as the model of a later one",
-    )
 
 
 def _count_nodes(node: Any, sizes: dict[int, int]) -> int:

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from pymerge.config.document import read_document
-from pymerge.config.nodes import compose_tree
+from pymerge.config.nodes import compose_trees
+from pymerge.config.stages import link_stages
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, RecipeError
 
@@ -33,8 +34,8 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, lenient: 
     """
     text, name = _read_source(source)
     problems: list[Problem] = []
-    tree = compose_tree(text, name, problems)
-    config = read_document(tree, text, name, problems) if tree is not None else None
+    read = [read_document(tree, text, name, problems) for tree in compose_trees(text, name, problems)]
+    config = link_stages([document for document in read if document is not None], problems)
     problems.sort(key=lambda problem: (problem.where.line, problem.where.column) if problem.where else (0, 0))
     fatal = [problem for problem in problems if not (lenient and problem.tolerable)]
     if fatal or config is None:

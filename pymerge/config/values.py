@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from pymerge.dtypes import DType
@@ -150,6 +150,18 @@ class TokenizerSetting:
     pad_to_multiple_of: int | None = None
     where: Location | None = field(default=None, compare=False)
 
+    def map_references(self, move: Callable[[ModelRef], ModelRef]) -> TokenizerSetting:
+        """The same, with other models in place of those that are named."""
+
+        def move_rule(rule: TokenRule) -> TokenRule:
+            source = rule.source
+            if isinstance(source, ModelToken):
+                return replace(rule, source=replace(source, model=move(source.model)))
+            return replace(rule, source=move(source)) if isinstance(source, ModelRef) else rule
+
+        source = move(self.source) if isinstance(self.source, ModelRef) else self.source
+        return replace(self, source=source, tokens={token: move_rule(rule) for token, rule in self.tokens.items()})
+
     @property
     def references(self) -> tuple[ModelRef, ...]:
         """Every model that is named here, once."""
@@ -176,6 +188,8 @@ class MergeConfig:
         dtype, out_dtype: as the recipe gives them; the stored type is out_dtype or dtype.
         include, exclude: which tensors are merged; the others stay as the base has them.
         tokenizer, chat_template: None leaves both as the base, or the first model, has them.
+        stage: the document's name; stages: those that the result needs, in the order in which they are made.
+        where: the document's place.
         warnings: tolerated problems found while reading.
     """
 
@@ -193,4 +207,7 @@ class MergeConfig:
     exclude: tuple[Filter, ...] = ()
     tokenizer: TokenizerSetting | None = None
     chat_template: Template | None = None
+    stage: str | None = None
+    stages: tuple[MergeConfig, ...] = ()
+    where: Location | None = None
     warnings: tuple[Problem, ...] = ()

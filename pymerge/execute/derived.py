@@ -8,11 +8,16 @@ from typing import Any
 import numpy as np
 
 from pymerge.backends.files import read_into
+from pymerge.backends.reference import ReferenceOps
 from pymerge.checkpoint.sources import LowRank, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
+from pymerge.execute.feeders import calculated
+from pymerge.execute.memory import find_combine
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
 from pymerge.kernels.low_rank import spec as low_rank
 from pymerge.kernels.rows import spec as rows
+from pymerge.ops import Combine, Copy
+from pymerge.plan.values import Staged
 
 __all__ = ["read_source"]
 
@@ -47,8 +52,20 @@ def _read_low_rank(source: LowRank) -> Array:
     )
 
 
+def _read_staged(source: Staged) -> Array:
+    task, ops = source.task, ReferenceOps()
+    operands = [read_source(part) for part in task.sources]
+    combine: Combine = Copy(0)
+    if task.inputs is not None:
+        combine = find_combine(source.method, task.inputs, ops, operands, task.compute)
+    out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
+    ops.combine(calculated(task, combine), operands, task.compute, out)
+    return out
+
+
 _READERS: dict[type[Any], Callable[[Any], Array]] = {
     StoredTensor: _read_stored,
     Rows: _read_rows,
     LowRank: _read_low_rank,
+    Staged: _read_staged,
 }

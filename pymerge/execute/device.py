@@ -20,7 +20,7 @@ from pymerge.execute.pipeline import (
     bytes_needed,
 )
 from pymerge.ops import Combine, Measure
-from pymerge.plan.values import TensorTask
+from pymerge.plan.values import Staged, TensorTask
 
 __all__ = ["DeviceFeeder"]
 
@@ -66,9 +66,13 @@ class DeviceFeeder:
             self._chosen[id(task)] = chosen
         return self._chosen[id(task)]
 
-    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
-        """Start a measure; see `Feeder`."""
-        chosen = self._choose(task)
+    def stage(self, source: Staged, request: Combine) -> None:
+        """Have the CPU's kernels make a source; see `Feeder`."""
+        self._stream.stage(source, request)
+
+    def measure(self, ticket: int, task: TensorTask, request: Measure, *, staged: bool = False) -> None:
+        """Start a measure; see `Feeder`. Stages are the CPU's."""
+        chosen = None if staged else self._choose(task)
         if chosen is None:
             self._stream.measure(ticket, task, request)
         else:

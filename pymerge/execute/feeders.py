@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from pymerge import _core
@@ -10,7 +11,7 @@ from pymerge.backends.calls import Call, call_of
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.tensors import Read, Tensors
 from pymerge.ops import Combine, Copy, KeyCounts, KeySample, Measure, WeightedSum
-from pymerge.plan.values import TensorTask
+from pymerge.plan.values import Staged, TensorTask
 
 __all__ = ["SURVEYS", "Feeder", "StreamFeeder", "calculated", "find_copied"]
 
@@ -47,8 +48,12 @@ class Feeder(Protocol):
         """The source as the core sees it."""
         ...
 
-    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
-        """Start a measure; its answer will carry `ticket`."""
+    def measure(self, ticket: int, task: TensorTask, request: Measure, *, staged: bool = False) -> None:
+        """Start a measure; its answer will carry `ticket`. `staged`: of a task that is a source of another one."""
+        ...
+
+    def stage(self, source: Staged, request: Combine) -> None:
+        """From now on `source` is what `request` makes of its task's sources."""
         ...
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
@@ -97,15 +102,17 @@ class StreamFeeder:
         """Forget what was derived for a task that is combined elsewhere."""
         self._tensors.let_go(task.sources)
 
-    def _inputs(self, task: TensorTask, call: Call) -> tuple[list[_core.Tensor], _core.Tensor | None]:
-        base = None if call.base is None else self.tensor(task.sources[call.base])
-        return [self.tensor(task.sources[source]) for source in call.sources], base
+    def _inputs(
+        self, task: TensorTask, call: Call, get: Callable[[Source], _core.Tensor]
+    ) -> tuple[list[_core.Tensor], _core.Tensor | None]:
+        base = None if call.base is None else get(task.sources[call.base])
+        return [get(task.sources[source]) for source in call.sources], base
 
-    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+    def measure(self, ticket: int, task: TensorTask, request: Measure, *, staged: bool = False) -> None:
         """Start a measure; see `Feeder`."""
         call = self._calls[ticket] = call_of(request)
         start = getattr(self._engine, f"measure_{call.kernel}")
-        start(ticket, *self._inputs(task, call), task.compute.name, *call.arguments)
+        start(ticket, *self._inputs(task, call, self.tensor), task.compute.name, *call.arguments)
         if isinstance(request, SURVEYS):
             self._tensors.let_go(task.sources)
 
@@ -118,11 +125,18 @@ class StreamFeeder:
         elif copied is not None:
             self._engine.fill_copy(shard, segment, self.tensor(copied))
         else:
-            call = call_of(request)
-            make = getattr(self._engine, f"combine_{call.kernel}")
-            combine = make(*self._inputs(task, call), task.compute.name, task.dtype.code, *call.arguments)
-            self._engine.fill_combine(shard, segment, combine)
+            self._engine.fill_combine(shard, segment, self._make(task, request, self.tensor))
         self._tensors.let_go(task.sources)
+
+    def _make(self, task: TensorTask, request: Combine, get: Callable[[Source], _core.Tensor]) -> _core.Combine:
+        call = call_of(request)
+        make: Callable[..., _core.Combine] = getattr(self._engine, f"combine_{call.kernel}")
+        return make(*self._inputs(task, call, get), task.compute.name, task.dtype.code, *call.arguments)
+
+    def stage(self, source: Staged, request: Combine) -> None:
+        """Make a tensor of a combine; see `Feeder`."""
+        combine = self._make(source.task, request, self._tensors.part)
+        self._tensors.put(source, _core.Tensor.from_combine(combine))
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Wait for answers; see `Feeder`."""

@@ -14,10 +14,11 @@ from pymerge import _core
 from pymerge.execute.checkpoints import Checkpoints
 from pymerge.execute.feeders import Feeder, calculated
 from pymerge.execute.nonfinite import nonfinite_error
+from pymerge.execute.programs import Decided, Steps, follow
 from pymerge.execute.restore import Kept, temporary_name
 from pymerge.execute.usage import MemoryWatch
 from pymerge.execute.values import OnProgress, Progress
-from pymerge.ops import Combine, Copy, Cut, Measure, Program, Select
+from pymerge.ops import Combine, Copy, Cut, Measure
 from pymerge.plan.values import TensorTask
 from pymerge.schedule.values import Schedule
 
@@ -36,13 +37,12 @@ _OPEN_SHARDS = 64
 
 @dataclass(slots=True)
 class _Flight:
-    """A task whose program waits for an answer; `number` is the task's in the plan."""
+    """A task whose program waits for an answer."""
 
     shard: int
     segment: int
-    number: int
     task: TensorTask
-    program: Program
+    program: Steps
     nbytes: int
 
 
@@ -179,13 +179,10 @@ class Flow:
         task = self._tasks[index]
         self._current = task.name
         self._where[shard, segment] = task
-        if task.inputs is None:
-            self._combine(shard, segment, task, Copy(0))
-            return True
         ticket, self._tickets = self._tickets, self._tickets + 1
-        program = self._schedule.plan.method.program(task.inputs)
+        program = follow(self._schedule.plan.method, task, self._group_cuts.get(index))
         nbytes = sum(source.nbytes for source in task.sources)
-        self._flights[ticket] = _Flight(shard, segment, index, task, program, nbytes)
+        self._flights[ticket] = _Flight(shard, segment, task, program, nbytes)
         self._measuring += nbytes
         self._advance(ticket, None)
         return True
@@ -193,15 +190,16 @@ class Flow:
     def _advance(self, ticket: int, answer: object) -> None:
         flight = self._flights[ticket]
         try:
-            request = flight.program.send(answer)
-            if isinstance(request, Select) and request.group:
-                request = flight.program.send(self._group_cuts[flight.number])
+            step = flight.program.send(answer)
+            while isinstance(step, Decided):
+                self._feeder.stage(step.source, step.combine)
+                step = flight.program.send(None)
         except StopIteration as stop:
             del self._flights[ticket]
             self._measuring -= flight.nbytes
             self._combine(flight.shard, flight.segment, flight.task, stop.value)
             return
-        self._feeder.measure(ticket, flight.task, request)
+        self._feeder.measure(ticket, step.task, step.request, staged=step.staged)
 
     def _combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         self._decided += task.nbytes

@@ -13,7 +13,7 @@ from pymerge.execute.derived import read_source
 from pymerge.execute.feeders import StreamFeeder, find_copied
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Measure
-from pymerge.plan.values import TensorTask
+from pymerge.plan.values import Staged, TensorTask
 
 __all__ = ["HostFeeder"]
 
@@ -36,7 +36,7 @@ class HostFeeder:
     def _operands(self, task: TensorTask) -> list[Any]:
         return [read_source(source) for source in task.sources]
 
-    def measure(self, ticket: int, task: TensorTask, request: Measure) -> None:
+    def measure(self, ticket: int, task: TensorTask, request: Measure, *, staged: bool = False) -> None:
         """Run a measure at once; see `Feeder`."""
         self._answers.append((ticket, self._ops.measure(request, self._operands(task), task.compute)))
 
@@ -48,6 +48,9 @@ class HostFeeder:
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)
         self._engine.fill_bytes(shard, segment, out.view(np.uint8), task.dtype.code)
+
+    def stage(self, source: Staged, request: Combine) -> None:
+        """Nothing: a staged source is made again when it is read."""
 
     def collect(self, seconds: float) -> list[tuple[int, object]]:
         """Return what was measured; see `Feeder`."""

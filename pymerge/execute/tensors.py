@@ -60,7 +60,7 @@ class Tensors:
             file = self._files[stored.path, in_place] = self._map_file(stored.path, in_place)
         return _core.Tensor.from_file(file, stored.offset, stored.count, stored.dtype.code)
 
-    def _part(self, source: Source) -> _core.Tensor:
+    def part(self, source: Source) -> _core.Tensor:
         """A source that another one is derived from: it is read here and there, so never in place."""
         return self._stored(source, False) if isinstance(source, StoredTensor) else self.get(source)
 
@@ -73,14 +73,14 @@ class Tensors:
         for dim in source.shape[1:]:
             width *= dim
         choice = source.choice
-        parts = [self._part(matrix) for matrix in source.matrices]
+        parts = [self.part(matrix) for matrix in source.matrices]
         return _core.Tensor.take_rows(parts, choice.starts, choice.parts, choice.rows, width, source.dtype.code)
 
     def _add_low_rank(self, source: LowRank) -> _core.Tensor:
         rows, columns = source.shape
-        updates = [(self._part(u.a), self._part(u.b), u.rank, u.scale, u.transposed) for u in source.updates]
+        updates = [(self.part(u.a), self.part(u.b), u.rank, u.scale, u.transposed) for u in source.updates]
         return _core.Tensor.add_low_rank(
-            None if source.base is None else self._part(source.base), updates, rows, columns
+            None if source.base is None else self.part(source.base), updates, rows, columns
         )
 
 

@@ -5,7 +5,7 @@ model, in an order that never lets a half-written folder look complete.
 """
 
 from pymerge.output.extras import find_extras
-from pymerge.output.folder import Preparation, finish, prepare
+from pymerge.output.folder import Preparation, finish, is_made, make_folder, prepare
 from pymerge.output.report import MergeReport
 
-__all__ = ["MergeReport", "Preparation", "find_extras", "finish", "prepare"]
+__all__ = ["MergeReport", "Preparation", "find_extras", "finish", "is_made", "make_folder", "prepare"]

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.links import check_link
-from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
+from pymerge.checkpoint.tokenizer_files import GENERATION, find_tokenizer_files
 from pymerge.output.files import copy_file, write_bytes, write_json
 from pymerge.plan.values import MergePlan
 
 __all__ = ["copy_extras", "find_extras", "write_extras"]
 
-GENERATION = "generation_config.json"
 ALWAYS = (
     GENERATION,
     "preprocessor_config.json",

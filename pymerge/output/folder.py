@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute.journal import JOURNAL, Journal, claim
 from pymerge.execute.restore import temporary_name
@@ -20,6 +21,7 @@ from pymerge.output.identity import describe_differences, make_identity
 from pymerge.output.manifest import MANIFEST, make_manifest
 from pymerge.output.report import MergeReport
 from pymerge.output.sharing import count_shareable
+from pymerge.plan.values import MergePlan
 from pymerge.schedule.values import Schedule
 
 __all__ = ["Preparation", "finish", "prepare", "refuse_full_disk", "take_up"]
@@ -74,15 +76,7 @@ def prepare(
             of another merge.
         ResourceError: it cannot be made, is in use, or the disk cannot hold the output.
     """
-    _refuse_models(schedule, folder)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"output {folder} is a file, not a folder; name another one")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / JOURNAL).exists():
-            _refuse_content(folder, overwrite)
-    except OSError as error:
-        raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+    make_folder(schedule.plan, folder, overwrite=overwrite)
     identity = make_identity(schedule, hash_inputs=hash_inputs)
     journal = claim(folder)
     try:
@@ -104,6 +98,27 @@ def prepare(
         raise
     sync_folder(folder)
     return Preparation(folder, journal, identity, tuple(path for path in present if _SHARD.fullmatch(path.name)))
+
+
+def make_folder(plan: MergePlan, folder: Path, *, overwrite: bool) -> None:
+    """Make the output folder; raises as `prepare`, if it holds what must not be lost."""
+    _refuse_models(plan, folder)
+    if folder.exists() and not folder.is_dir():
+        raise RecipeError(f"output {folder} is a file, not a folder; name another one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / JOURNAL).exists():
+            _refuse_content(folder, overwrite)
+    except OSError as error:
+        raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+
+
+def is_made(schedule: Schedule, folder: Path) -> bool:
+    """Whether a folder holds what a schedule makes, whole: as its manifest says, unread."""
+    if not (folder / CONFIG).is_file() or not (folder / MANIFEST).is_file():
+        return False
+    manifest, identity = read_json(folder / MANIFEST), make_identity(schedule)
+    return all(manifest.get(key) == identity[key] for key in ("pymerge", "seed", "inputs", "tasks", "layout"))
 
 
 def take_up(journal: Journal, identity: Mapping[str, Any], where: str, *, restart: bool) -> None:
@@ -179,9 +194,9 @@ def _make_index(schedule: Schedule) -> dict[str, Any]:
     return {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
 
 
-def _refuse_models(schedule: Schedule, folder: Path) -> None:
+def _refuse_models(plan: MergePlan, folder: Path) -> None:
     target = folder.resolve()
-    for model in schedule.plan.models:
+    for model in plan.models:
         if model.folder.resolve() == target:
             raise RecipeError(f"output folder {folder} is the folder of model {str(model.ref)!r}; name another one")
 

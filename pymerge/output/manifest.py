@@ -46,6 +46,8 @@ def make_manifest(
         "settings": dict(settings),
         "machine": describe_machine(),
         "inputs": identity["inputs"],
+        "tasks": identity["tasks"],
+        "layout": identity["layout"],
         "donor": str(plan.models[plan.donor].ref),
         "outputs": [
             {"name": shard.name, "size": shard.size, "header_blake2b": digest_bytes(shard.header)}

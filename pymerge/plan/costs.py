@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pymerge.checkpoint.sources import list_stored
 from pymerge.checkpoint.values import Source, StoredTensor
+from pymerge.methods.base import Method
 from pymerge.ops import (
     Combine,
     Copy,
@@ -21,9 +23,9 @@ from pymerge.ops import (
     Select,
     SelectSpread,
 )
-from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.plan.values import MergePlan, Staged, TensorTask
 
-__all__ = ["Costs", "Trace", "count_costs", "find_twin", "trace_task"]
+__all__ = ["Costs", "Trace", "count_costs", "find_twin", "iterate_staged", "trace_program", "trace_task"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +59,47 @@ def count_costs(plan: MergePlan) -> Costs:
     read = copied = passes = 0
     for task in plan.tasks:
         trace = trace_task(plan, task)
-        requests: tuple[Measure | Combine, ...] = (*trace.measures, trace.combine)
-        if isinstance(trace.combine, Copy):
-            copied += 1
-        passes = max(passes, sum(map(_count_passes, requests)))
-        for request in requests:
-            size = sum(_read_bytes(task.sources[place]) for place in _list_sources(request))
-            read += size * _count_passes(request)
+        copied += isinstance(trace.combine, Copy)
+        passes = max(passes, sum(map(_count_passes, (*trace.measures, trace.combine))))
+        read += _count_read(task, (*trace.measures, trace.combine))
         if task.must_agree:
             read += sum(source.nbytes for source in task.sources[1:])
+        for staged in iterate_staged(task):
+            # What combines it is read with each pass over what it makes.
+            read += _count_read(staged.task, trace_program(staged.method, staged.task).measures)
     written = sum(task.nbytes for task in plan.tasks)
     return Costs(read, written, copied, len(plan.tasks) - copied, passes)
 
 
+def _count_read(task: TensorTask, requests: Sequence[Measure | Combine]) -> int:
+    sizes = (sum(_read_bytes(task.sources[place]) for place in _list_sources(request)) for request in requests)
+    return sum(size * _count_passes(request) for size, request in zip(sizes, requests, strict=True))
+
+
+def iterate_staged(task: TensorTask) -> Iterator[Staged]:
+    """The staged sources that a task is made of, those that they are made of included."""
+    waiting: list[Source] = list(task.sources)
+    while waiting:
+        source = waiting.pop()
+        waiting.extend(source.parts)
+        if isinstance(source, Staged):
+            yield source
+
+
 def trace_task(plan: MergePlan, task: TensorTask) -> Trace:
-    """Run a task's program with placeholder answers.
+    """Run a task's program with placeholder answers; see `trace_program`."""
+    return trace_program(plan.method, task)
+
+
+def trace_program(method: Method, task: TensorTask) -> Trace:
+    """Run a method's program for a task, with placeholder answers.
 
     Raises:
         PymergeError: as the program does, for inputs that it cannot work with.
     """
     if task.inputs is None:
         return Trace((), Copy(0))
-    program = plan.method.program(task.inputs)
+    program = method.program(task.inputs)
     measures: list[Measure] = []
     try:
         request = next(program)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
 
 from pymerge.config import suggest_name
 from pymerge.config.values import MergeConfig, ModelRef
@@ -20,11 +24,16 @@ from pymerge.plan.output_config import make_config
 from pymerge.plan.parameters import check_settings
 from pymerge.plan.scope import Scope
 from pymerge.plan.sources import Group, Model, group_sources, list_references, open_models
+from pymerge.plan.stages import StageOpener, list_separate, settle_models
 from pymerge.plan.tasks import TaskMaker
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.plan.vocabularies import arrange_vocabulary
 
 __all__ = ["make_plan"]
+
+
+#: Opens the models of a document.
+Opener: TypeAlias = Callable[[MergeConfig, Findings], Mapping[ModelRef, Model]]
 
 
 def make_plan(
@@ -33,8 +42,9 @@ def make_plan(
     lenient: bool = False,
     seed: int = 0,
     allow_crimes: bool = False,
-    opener: Callable[[MergeConfig, Findings], Mapping[ModelRef, Model]] = open_models,
+    opener: Opener | None = None,
     partial: bool = False,
+    merged: Mapping[str, Path] | None = None,
 ) -> MergePlan:
     """Work out a merge from headers alone; no weight is read.
 
@@ -45,11 +55,41 @@ def make_plan(
         allow_crimes: permit models of different architectures.
         opener: opens the models; those of one merge need not be folders.
         partial: models may lack tensors, which are merged from those that have them.
+        merged: folders of stages that are merged already.
 
     Raises:
         RecipeError: the recipe cannot work; carries every problem that was found.
         FormatError, DTypeError, ShapeError: if checkpoints alone are at fault.
     """
+    if config.stages:
+        with tempfile.TemporaryDirectory(prefix="pymerge-") as desk:
+            return _plan_stages(config, lenient, seed, allow_crimes, merged or {}, Path(desk))
+    return _plan_document(config, lenient, seed, allow_crimes, opener or open_models, partial)
+
+
+def _plan_stages(
+    config: MergeConfig, lenient: bool, seed: int, allow_crimes: bool, merged: Mapping[str, Path], desk: Path
+) -> MergePlan:
+    stages: dict[str, MergePlan] = {}
+    separate: list[str] = []
+    open_all = functools.partial(open_models, opener=StageOpener(stages, merged, desk))
+
+    def plan_document(document: MergeConfig) -> MergePlan:
+        plan = _plan_document(document, lenient, seed, allow_crimes, open_all, False)
+        separate.extend(name for name in list_separate(plan, stages) if name not in separate)
+        return settle_models(plan, stages)
+
+    for stage in config.stages:
+        if stage.stage is not None and stage.stage not in merged:
+            stages[stage.stage] = plan_document(stage)
+    plan = plan_document(config)
+    warnings = [warning for each in (*stages.values(), plan) for warning in each.warnings]
+    return replace(plan, warnings=tuple(dict.fromkeys(warnings)), separate=tuple(separate))
+
+
+def _plan_document(
+    config: MergeConfig, lenient: bool, seed: int, allow_crimes: bool, opener: Opener, partial: bool
+) -> MergePlan:
     findings = Findings(lenient=lenient)
     for warning in config.warnings:
         findings.warn(warning.message, warning.where, warning.hint)

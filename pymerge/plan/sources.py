@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,9 @@ def list_references(config: MergeConfig) -> list[ModelRef]:
     return list(dict.fromkeys([entry.model for entry in inputs] + [base for base in bases if base]))
 
 
-def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model]:
+def open_models(
+    config: MergeConfig, findings: Findings, opener: Callable[[ModelRef], Checkpoint] = open_checkpoint
+) -> dict[ModelRef, Model]:
     """Open all models of a recipe; those that cannot be opened are reported and left out.
 
     Tensors are keyed as the donor (base, or first model) names them.
@@ -70,7 +72,7 @@ def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model
     opened: dict[ModelRef, Checkpoint] = {}
     for ref in list_references(config):
         try:
-            opened[ref] = open_checkpoint(ref)
+            opened[ref] = opener(ref)
         except PymergeError as error:
             findings.take(error, ref.where)
         else:
@@ -88,6 +90,9 @@ def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) 
     """Warn of one folder under two names: a base, for example, is told from the models by its name."""
     named: dict[Path, ModelRef] = {}
     for ref, checkpoint in opened.items():
+        if not checkpoint.files:
+            # What an earlier stage makes is in no folder.
+            continue
         first = named.setdefault(checkpoint.folder, ref)
         if first is not ref:
             findings.warn(f'"{ref}" and "{first}" are the same model', ref.where, "name it one way throughout")

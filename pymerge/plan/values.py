@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pymerge.checkpoint.sources import Derived
 from pymerge.checkpoint.values import Checkpoint, Source
 from pymerge.config.values import MergeConfig
 from pymerge.dtypes import DType
@@ -16,7 +17,7 @@ from pymerge.ops import Select
 if TYPE_CHECKING:
     from pymerge.vocabulary import Vocabulary
 
-__all__ = ["MergePlan", "TensorTask"]
+__all__ = ["MergePlan", "Staged", "TensorTask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,37 @@ class TensorTask:
         return self.count * self.dtype.bits // 8
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Staged(Derived):
+    """What a task of an earlier stage gives, before it is rounded: made while it is read, never stored.
+
+    Attributes:
+        task: its output has the type that it is calculated in.
+        origin: the type that the stage would have stored.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    task: TensorTask
+    method: Method
+    origin: DType
+
+    @property
+    def dtype(self) -> DType:
+        """The type that the task is calculated in."""
+        return self.task.compute
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The task's sources."""
+        return self.task.sources
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """Method and parameters."""
+        return (self.method.name, self.task.compute, self.task.inputs)
+
+
 @dataclass(frozen=True, slots=True)
 class MergePlan:
     """Everything a merge needs to know before it reads a weight.
@@ -67,6 +99,7 @@ class MergePlan:
         donor: index into `models` of the checkpoint that gives config.json and tokenizer.
         model_config: config.json of the output.
         layers: number of output layers.
+        separate: names of stages that have to be merged by themselves before this plan can be carried out.
         vocabulary: of the output, if the recipe makes one; else the donor's is copied.
         group_selects: by the number of its task, what a program asks of a group of tensors.
         warnings: what was tolerated, for the user to read.
@@ -80,6 +113,7 @@ class MergePlan:
     model_config: Mapping[str, Any]
     layers: int
     seed: int
+    separate: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
     group_selects: Mapping[int, Select] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.values import Source
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.ops import MaskedSum, RankBernoulli, Select, SelectSpread, TaskMerge
-from pymerge.plan.costs import Trace, trace_task
+from pymerge.plan.costs import Trace, iterate_staged, trace_program
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.machine import usable_memory, usable_processors
 from pymerge.schedule.values import Resources
@@ -41,6 +43,11 @@ _PIECES = 512 * KIB
 #: on either side of what is read (kernels/common/inputs.cc, csrc/io/mapped_file.h).
 _WINDOW = 2 * MIB
 _EDGE = 2 * MIB
+#: What a worker holds besides for each time that one derived source is read from another: copies, and a kernel's
+#: working memory.
+_NESTED = _PIECES + (1 << 20)
+#: Bytes of output whose tasks are under way at once (pymerge/execute/flow.py: decided, and measured).
+_UNDER_WAY = 512 * MIB
 #: A worker that scans has this many keys for each element of a tile at most, however many cuts there are:
 #: the more inputs, the shorter are the pieces.
 _SCANNED = 2
@@ -76,8 +83,14 @@ def count_ranked(plan: MergePlan) -> int:
 
 def _trace_different(plan: MergePlan) -> Iterator[Trace]:
     """Traces of tasks whose programs see different parameters: the others ask for the same."""
-    different = {(task.inputs.models, *task.inputs.per_model.values()): task for task in plan.tasks if task.inputs}
-    return (trace_task(plan, task) for task in different.values())
+    programs = [(plan.method, task) for task in plan.tasks]
+    programs += [(staged.method, staged.task) for task in plan.tasks for staged in iterate_staged(task)]
+    different = {
+        (method.name, task.inputs.models, *task.inputs.per_model.values()): (method, task)
+        for method, task in programs
+        if task.inputs
+    }
+    return (trace_program(method, task) for method, task in different.values())
 
 
 def _inputs_ranked(request: MaskedSum | TaskMerge) -> int:
@@ -153,8 +166,33 @@ def _wanted_keys(tasks: Sequence[TensorTask], key: int) -> int:
 def _need(tasks: Sequence[TensorTask], workers: int, block: int, room: int, in_place: bool) -> int:
     """Bytes without the gathered keys; `room`: what each worker has besides inputs."""
     held = max((_mapped(task, block) if in_place else _copied(task, block) for task in tasks), default=0)
-    rest = _RESIDENT_AT_REST + _PER_SOURCE * sum(len(task.sources) for task in tasks)
-    return rest + _count_buffers(workers) * block + workers * (held + room)
+    rest = _RESIDENT_AT_REST + _PER_SOURCE * sum(len(task.sources) for task in tasks) + _count_derived(tasks)
+    depth = max((_count_depth(source) for task in tasks for source in task.sources), default=0)
+    return rest + _count_buffers(workers) * block + workers * (held + depth * (_NESTED + room) + room)
+
+
+def _count_depth(source: Source) -> int:
+    """How many derivations a source is away from what is stored."""
+    return 1 + max(map(_count_depth, source.parts)) if source.parts else 0
+
+
+def _count_derived(tasks: Sequence[TensorTask]) -> int:
+    """What derived sources hold as long as their tasks are under way: factors as float32, choices of rows."""
+    most = total = 0.0
+    for task in tasks:
+        held = sum(map(_held_by, task.sources))
+        total += held
+        most = max(most, held / max(task.nbytes, 1))
+    return int(min(total, most * _UNDER_WAY))
+
+
+def _held_by(source: Source) -> int:
+    own = 0
+    if isinstance(source, LowRank):
+        own = sum(4 * (update.a.count + update.b.count) for update in source.updates)
+    elif isinstance(source, Rows):
+        own = 2 * 8 * (len(source.choice.starts) + 2 * len(source.choice.rows))
+    return own + sum(map(_held_by, source.parts))
 
 
 def _copied(task: TensorTask, block: int) -> int:

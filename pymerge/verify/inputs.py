@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pymerge.config import load_recipe, suggest_name
+from pymerge.config.stages import iterate_references
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError
 from pymerge.output.fingerprint import fingerprint
@@ -72,11 +73,11 @@ def _advise(problem: str) -> str:
 
 
 def _list_names(config: MergeConfig) -> list[str]:
-    names = [entry.model.path for entry in config.models]
-    for piece in config.slices:
-        names += [entry.model.path for entry in piece.sources]
-    bases = [piece.base_model for piece in config.slices] + [config.base_model]
-    return list(dict.fromkeys(names + [base.path for base in bases if base]))
+    """Paths of all models in all documents; stages are none."""
+    documents = (*config.stages, config)
+    stages = {document.stage for document in config.stages}
+    paths = (ref.path for document in documents for ref in iterate_references(document))
+    return list(dict.fromkeys(path for path in paths if path not in stages))
 
 
 def _locate(names: list[str], models: Mapping[str, str]) -> dict[str, str]:
@@ -92,7 +93,7 @@ def _locate(names: list[str], models: Mapping[str, str]) -> dict[str, str]:
 
 def _relocate(config: MergeConfig, paths: Mapping[str, str]) -> MergeConfig:
     def move(ref: ModelRef) -> ModelRef:
-        return replace(ref, path=paths[ref.path])
+        return replace(ref, path=paths.get(ref.path, ref.path))
 
     def move_all(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
         return tuple(replace(entry, model=move(entry.model)) for entry in inputs)
@@ -105,6 +106,8 @@ def _relocate(config: MergeConfig, paths: Mapping[str, str]) -> MergeConfig:
         models=move_all(config.models),
         slices=tuple(map(move_slice, config.slices)),
         base_model=config.base_model and move(config.base_model),
+        stages=tuple(_relocate(stage, paths) for stage in config.stages),
+        tokenizer=config.tokenizer and config.tokenizer.map_references(move),
     )
 
 

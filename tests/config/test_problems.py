@@ -89,11 +89,18 @@ FATAL: dict[str, tuple[str, tuple[int, int], tuple[str, ...]]] = {
     "tag": (GOOD + "name: !!python/name:os.system x\n", (3, 7), ("is not allowed",)),
     "not a mapping": ("- a\n- b\n", (1, 1), ("a recipe is a mapping",)),
     "empty": ("\n# nothing\n", (1, 1), ("the recipe is empty",)),
-    "documents": (
-        "name: one\n" + GOOD + "---\n" + GOOD,
+    "two results": (GOOD + "---\n" + GOOD, (4, 1), ("two documents have no name", "name: ...")),
+    "one name twice": (
+        GOOD + "name: one\n---\n" + GOOD + "name: one\n---\n" + GOOD.replace("model: a", "model: one"),
         (5, 1),
-        ("2 documents (one)", "not supported yet", "save each part"),
+        ('two stages are called "one"', "rename one"),
     ),
+    "stages in a circle": (
+        "---\n".join((GOOD.replace("model: a", "model: b") + "name: a\n", GOOD + "name: b\n", GOOD)),
+        (1, 1),
+        ("stages need each other", '"a" -> "b" -> "a"'),
+    ),
+    "name is a list": (GOOD + "name: [a]\n", (3, 7), ("name must be one name",)),
     "syntax": ("a: [1\nb: 2\n", (2, 2), ("not valid YAML",)),
     "tab": ("a:\n\tb: 1\n", (2, 1), ("not valid YAML", "spaces, not tabs")),
     "control": (GOOD + "name: \x01\n", (3, 7), ("not valid YAML",)),

@@ -58,3 +58,20 @@ def test_published_recipe_merges(here: Path, name: str) -> None:
             (source,) = task.sources
             stored = inputs[source.path][source.name].astype(tensors[task.name].dtype)
             assert tensors[task.name].tobytes() == stored.tobytes(), task.name
+
+
+def test_the_recipe_of_three_stages_merges_as_it_is(here: Path) -> None:
+    text = (RECIPES / "nyxene-v1-11b-solar-layout.yml").read_text()
+    *stages, last = (part + "\n" for part in text.split("\n---\n"))
+    for number, stage in enumerate(stages):
+        for seed, ref in enumerate(list_references(load_recipe(stage))):
+            toys.write_llama(
+                Path(ref.path), seed=2 * number + seed, layers=32, width=8, vocabulary=24, dtype=ml_dtypes.bfloat16
+            )
+    pymerge.merge(text, here / "out", lenient=True)
+    for stage in stages:
+        pymerge.merge(stage, load_recipe(stage).stage)
+    pymerge.merge(last, here / "hand", lenient=True)
+    assert {name: tensor.tobytes() for name, tensor in read(here / "out").items()} == {
+        name: tensor.tobytes() for name, tensor in read(here / "hand").items()
+    }

@@ -10,6 +10,7 @@ import ml_dtypes
 import pytest
 import tokenizers
 import toys
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -175,3 +176,30 @@ def test_different_vocabularies_without_a_setting_are_refused_with_the_setting(h
     write_three(here)
     with pytest.raises(PymergeError, match="tokenizer_source: union"):
         pymerge.plan({"merge_method": "ties", "base_model": "base", "models": MODELS})
+
+
+def test_every_stage_may_make_a_vocabulary(here: Path) -> None:
+    write_three(here)
+    first = {
+        "name": "first",
+        "merge_method": "linear",
+        "models": [{"model": name, "parameters": {"weight": 1}} for name in ("base", "chat")],
+        "tokenizer": {"source": "union"},
+        "dtype": "bfloat16",
+    }
+    last = {
+        "merge_method": "slerp",
+        "base_model": "first",
+        "models": [{"model": "code"}],
+        "parameters": {"t": 0.5},
+        "tokenizer_source": "union",
+        "chat_template": "chatml",
+        "dtype": "bfloat16",
+    }
+    recipe = "\n---\n".join(yaml.safe_dump(document) for document in (first, last))
+    pymerge.merge(recipe, "out")
+    pymerge.merge({**first, "out_dtype": "float32"}, "first")
+    pymerge.merge(last, "hand")
+    assert same(dict(load_file("out/model.safetensors")), dict(load_file("hand/model.safetensors")))
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"):
+        assert json.loads((here / "out" / name).read_text()) == json.loads((here / "hand" / name).read_text()), name

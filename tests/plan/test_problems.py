@@ -271,8 +271,7 @@ def test_vocabulary_of_the_donor_must_fit_the_embedding(here: Path) -> None:
         ShapeError,
     )
     assert message.startswith(
-        '<recipe>:2:13: the merged "model.embed_tokens.weight" has 96 rows, '
-        'config.json of "base" says vocab_size = 100'
+        '<recipe>:2:13: the merged "model.embed_tokens.weight" has 96 rows, config.json of "base" says vocab_size = 100'
     )
 
 
