@@ -85,17 +85,21 @@ class Derived:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows(Derived):
-    """Rows of matrices (or elements of vectors, then rows of one), put together anew: kernels/rows."""
+    """Rows of matrices (or elements of vectors, then rows of one), put together anew: kernels/rows.
+
+    `shape` is [rows, ...] as the matrices have it, unless another one of as many elements is given.
+    """
 
     name: str
     matrices: tuple[Source, ...]
     choice: RowChoice
-    shape: tuple[int, ...] = field(init=False)
+    shape: tuple[int, ...] = ()
     plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
         """Work out what does not change."""
-        object.__setattr__(self, "shape", (len(self.choice.starts) - 1, *self.matrices[0].shape[1:]))
+        if not self.shape:
+            object.__setattr__(self, "shape", (len(self.choice.starts) - 1, *self.matrices[0].shape[1:]))
         same = len({matrix.dtype for matrix in self.matrices}) == 1
         object.__setattr__(self, "plain", same and self.choice.is_plain)
 

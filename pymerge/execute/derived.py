@@ -41,7 +41,7 @@ def _read_stored(stored: StoredTensor) -> Array:
 
 def _read_rows(source: Rows) -> Array:
     choice, matrices = source.choice, [read_source(matrix) for matrix in source.matrices]
-    width = source.count // max(1, source.shape[0])
+    width = source.count // max(1, len(choice.starts) - 1)
     return rows.run(matrices, choice.starts, choice.parts, choice.rows, width, source.dtype.name)
 
 

@@ -69,9 +69,7 @@ class Tensors:
         return make(self, source)
 
     def _take_rows(self, source: Rows) -> _core.Tensor:
-        width = 1
-        for dim in source.shape[1:]:
-            width *= dim
+        width = source.count // max(1, len(source.choice.starts) - 1)
         choice = source.choice
         parts = [self.part(matrix) for matrix in source.matrices]
         return _core.Tensor.take_rows(parts, choice.starts, choice.parts, choice.rows, width, source.dtype.code)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
+from pymerge.checkpoint.experts import align_experts
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -83,7 +84,9 @@ def open_models(
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))
-    return {ref: describe_model(align_names(checkpoint, like)) for ref, checkpoint in opened.items()}
+    return {
+        ref: describe_model(align_experts(align_names(checkpoint, like), like)) for ref, checkpoint in opened.items()
+    }
 
 
 def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) -> None:
