@@ -18,7 +18,7 @@ _BEGIN, _END = "<!-- families -->\n", "<!-- end of families -->\n"
 def make_table(families: dict[str, Any]) -> str:
     """The table, in Markdown."""
     rows = [
-        f"| {family.title} | `{family.model}` | yes | yes | {'yes' if family.stacks else 'no: several stacks'} |"
+        f"| {family.title} | `{family.model}` | yes | yes | {'yes' if family.stacks else 'by modules'} |"
         for family in families.values()
     ]
     head = "| model | class in transformers | averaged | passed through | layers stacked |\n|---|---|---|---|---|\n"

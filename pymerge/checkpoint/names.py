@@ -12,6 +12,8 @@ __all__ = [
     "EMBEDDINGS",
     "HEADS",
     "LAYER_COUNTS",
+    "MODULES",
+    "REST_OF_MODEL",
     "WRAPPERS",
     "Side",
     "find_layer",
@@ -41,6 +43,21 @@ HEADS = ("lm_head", "embed_out", "output", "output_layer", "head")
 
 #: A module name before all others that some savings of a model have and others lack (GPT-2).
 WRAPPERS = ("transformer.", "model.", "bert.", "roberta.")
+
+#: Modules of models with several parts, as recipes call them -> what their tensors' names begin with.
+MODULES = {
+    "text_decoder": ("language_model.", "model.language_model.", "text_model.", "model.text_model."),
+    "vision_tower": ("vision_tower.", "model.vision_tower.", "vision_model.", "model.vision_model.", "visual.",
+                     "model.visual."),
+    "multi_modal_projector": ("multi_modal_projector.", "model.multi_modal_projector.", "visual.merger.",
+                              "model.visual.merger.", "visual.deepstack_merger_list.",
+                              "model.visual.deepstack_merger_list."),
+    "encoder": ("encoder.", "model.encoder."),
+    "decoder": ("decoder.", "model.decoder."),
+    "shared": ("shared.", "model.shared."),
+}  # fmt: skip
+#: The module of all that is in none of these.
+REST_OF_MODEL = "default"
 
 _BEFORE = {
     *EMBEDDINGS, "wpe", "embed_positions", "position_embeddings", "token_type_embeddings", "embd", "embed_norm",

@@ -10,7 +10,7 @@ from pymerge.config.references import read_reference
 from pymerge.config.settings import read_settings
 from pymerge.config.suggestions import suggest_name
 from pymerge.config.tokenizers import read_chat_template, read_tokenizer
-from pymerge.config.values import Filter, Input, MergeConfig, ModelRef, Setting, Slice
+from pymerge.config.values import Filter, Input, MergeConfig, ModelRef, Module, Setting, Slice
 from pymerge.dtypes import BY_NAME, DType
 from pymerge.errors import Location, Problem
 
@@ -18,18 +18,14 @@ __all__ = ["read_document"]
 
 _KEYS = {
     "a recipe": (
-        "merge_method", "models", "slices", "base_model", "parameters", "dtype", "out_dtype", "name",
+        "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "name",
         "include", "exclude", "tokenizer", "tokenizer_source", "chat_template",
     ),
     "a model": ("model", "parameters"),
     "a slice": ("sources", "base_model", "parameters"),
     "a slice source": ("model", "layer_range", "parameters"),
+    "a module": ("models", "slices", "parameters"),
 }  # fmt: skip
-
-#: Known to the established tool, not to this one: refused, since ignoring them changes the result.
-_REFUSED = {
-    "modules": "write the parts as one models: list; tensors are matched by name",
-}
 
 #: Accepted by the established tool, without any effect there either.
 _NO_EFFECT = ("residual_weight", "input_model_parameters")
@@ -44,24 +40,14 @@ def read_document(root: Node, text: str, name: str, problems: list[Problem]) -> 
     if not isinstance(root, Table):
         problems.append(Problem("a recipe is a mapping of keys to values", root.where, "merge_method: slerp ..."))
         return None
-    for key, hint in _REFUSED.items():
-        if _has(root, key):
-            problems.append(Problem(f"{key} is not supported yet", root.entries[key].where, hint))
     _check_keys(root, "a recipe", problems)
-    models = _read_list(root, "models", problems)
-    slices = _read_list(root, "slices", problems)
-    if models and slices:
-        later = max(root.entries["models"].where, root.entries["slices"].where, key=lambda where: where.line)
-        problems.append(Problem("models and slices are both given", later, "keep one of the two"))
-    elif not any(_holds(root, key) for key in ("models", "slices", "modules")):
-        problems.append(
-            Problem("a recipe needs either models or slices; it has neither", root.where, "models: [{model: ...}, ...]")
-        )
+    models, slices = _read_members(root, "a recipe", ("models", "slices", "modules"), problems)
     method = root.entries.get("merge_method")
     return MergeConfig(
         merge_method=_read_method(root, problems),
-        models=tuple(model for node in models if (model := _read_input(node, False, problems))),
-        slices=tuple(entry for node in slices if (entry := _read_slice(node, problems))),
+        models=models,
+        slices=slices,
+        modules=_read_modules(root, problems),
         base_model=_read_base(root, problems),
         parameters=_read_parameters(root, problems),
         dtype=_read_dtype(root, "dtype", problems),
@@ -78,6 +64,39 @@ def read_document(root: Node, text: str, name: str, problems: list[Problem]) -> 
     )
 
 
+def _read_members(
+    table: Table, level: str, keys: tuple[str, ...], problems: list[Problem]
+) -> tuple[tuple[Input, ...], tuple[Slice, ...]]:
+    """Models and slices, after checking that one of `keys`, and no other, holds something."""
+    given = [key for key in keys if _holds(table, key)]
+    if len(given) > 1:
+        later = max((table.entries[key].where for key in given), key=lambda where: where.line)
+        problems.append(Problem(f"{' and '.join(given)} are both given", later, "keep one of the two"))
+    elif not given:
+        what = f"{level} needs either models or slices; it has neither"
+        problems.append(Problem(what, table.where, "models: [{model: ...}, ...]"))
+    models = tuple(m for node in _read_list(table, "models", problems) if (m := _read_input(node, False, problems)))
+    return models, tuple(s for node in _read_list(table, "slices", problems) if (s := _read_slice(node, problems)))
+
+
+def _read_modules(root: Table, problems: list[Problem]) -> tuple[Module, ...]:
+    if not _has(root, "modules"):
+        return ()
+    node = root.entries["modules"].node
+    if not isinstance(node, Table):
+        problems.append(Problem("modules must be a mapping", node.where, "modules: {text_decoder: {models: [...]}}"))
+        return ()
+    modules = []
+    for name, entry in node.entries.items():
+        if not isinstance(entry.node, Table):
+            problems.append(Problem(f'module "{name}" must be a mapping', entry.where, "models: [{model: ...}, ...]"))
+            continue
+        _check_keys(entry.node, "a module", problems)
+        models, slices = _read_members(entry.node, f'module "{name}"', ("models", "slices"), problems)
+        modules.append(Module(name, models, slices, _read_parameters(entry.node, problems), entry.where))
+    return tuple(modules)
+
+
 def _has(table: Table, key: str) -> bool:
     """Tell if a key is given; null counts as absent."""
     entry = table.entries.get(key)
@@ -92,7 +111,7 @@ def _holds(table: Table, key: str) -> bool:
 def _check_keys(table: Table, level: str, problems: list[Problem]) -> None:
     known = _KEYS[level]
     for key, entry in table.entries.items():
-        if key in known or (key in _REFUSED and level == "a recipe"):
+        if key in known:
             continue
         if key in _NO_EFFECT:
             problems.append(Problem(f"{key} has no effect", entry.where, "remove it", True))

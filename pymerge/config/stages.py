@@ -55,14 +55,8 @@ def take_stage(config: MergeConfig, stage: MergeConfig) -> MergeConfig:
 
 def iterate_references(config: MergeConfig) -> Iterator[ModelRef]:
     """Every model that a document names, as often as it does, its tokenizer's included."""
-    for entry in config.models:
-        yield entry.model
-    for piece in config.slices:
-        yield from (source.model for source in piece.sources)
-        if piece.base_model:
-            yield piece.base_model
-    if config.base_model:
-        yield config.base_model
+    yield from (entry.model for entry in config.inputs)
+    yield from config.bases
     yield from config.tokenizer.references if config.tokenizer else ()
 
 

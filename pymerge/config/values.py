@@ -18,6 +18,7 @@ __all__ = [
     "MergeConfig",
     "ModelRef",
     "ModelToken",
+    "Module",
     "Scalar",
     "Setting",
     "Slice",
@@ -104,6 +105,17 @@ class Slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Module:
+    """A part of a model and what is merged in it. Exactly one of `models` and `slices` is not empty."""
+
+    name: str
+    models: tuple[Input, ...] = ()
+    slices: tuple[Slice, ...] = ()
+    parameters: Settings = field(default_factory=dict)
+    where: Location | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Filter:
     """A part of tensor names, as `include` and `exclude` list them."""
 
@@ -180,7 +192,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class MergeConfig:
-    """A whole recipe. Exactly one of `models` and `slices` is not empty.
+    """A whole recipe. Exactly one of `models`, `slices` and `modules` is not empty.
 
     Attributes:
         text: the YAML, verbatim.
@@ -196,6 +208,7 @@ class MergeConfig:
     merge_method: str
     models: tuple[Input, ...] = ()
     slices: tuple[Slice, ...] = ()
+    modules: tuple[Module, ...] = ()
     base_model: ModelRef | None = None
     parameters: Settings = field(default_factory=dict)
     dtype: DType | None = None
@@ -211,3 +224,17 @@ class MergeConfig:
     stages: tuple[MergeConfig, ...] = ()
     where: Location | None = None
     warnings: tuple[Problem, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Every model with its parameters, as listed."""
+        slices = (*self.slices, *(piece for module in self.modules for piece in module.slices))
+        listed = (*self.models, *(entry for module in self.modules for entry in module.models))
+        return (*listed, *(source for piece in slices for source in piece.sources))
+
+    @property
+    def bases(self) -> tuple[ModelRef, ...]:
+        """Every base model that is named."""
+        slices = (*self.slices, *(piece for module in self.modules for piece in module.slices))
+        named = (*(piece.base_model for piece in slices), self.base_model)
+        return tuple(base for base in named if base is not None)

@@ -8,7 +8,7 @@ published recipes depend on it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pymerge.checkpoint import Source
 from pymerge.checkpoint.names import find_side
@@ -28,6 +28,7 @@ class Part:
         names: per source of the group, the name that filters of that model are tested against.
         inputs: per source of the group, its tensor, or None if the model lacks it.
         layer: the output's layer that it belongs to, whatever the name; empty outside of all layers.
+        kept: True if the one input is copied, whatever the method.
         borrowed: True if an embedding stands in for the output head of some model.
     """
 
@@ -38,6 +39,7 @@ class Part:
     inputs: tuple[Source | None, ...]
     layer: str = ""
     borrowed: bool = False
+    kept: bool = False
 
 
 def assemble_models(group: Group, models: Mapping[ModelRef, Model]) -> list[Part]:
@@ -123,4 +125,4 @@ def _lend_embedding(part: Part, members: Sequence[Model], head: str | None) -> P
             part.inputs, members, (model.architecture.embedding for model in members), strict=True
         )
     )
-    return Part(part.name, part.t, part.group, part.names, inputs, borrowed=True)
+    return replace(part, inputs=inputs, borrowed=True)

@@ -40,7 +40,7 @@ class Binder:
         group = self.groups[part.group]
         position = {source: place for place, source in enumerate(present)}
         models = [source for source in group.inputs if source in position]
-        shared = (group.parameters, self.config.parameters)
+        shared = (group.parameters, group.outer, self.config.parameters)
         values: dict[str, Value | None] = {}
         per_model: dict[str, tuple[Value | None, ...]] = {}
         for parameter in self.method.parameters:
@@ -132,7 +132,7 @@ def _find_names(
         group = binder.groups[part.group]
         if source is not None:
             names.update(name for name, entry in zip(part.names, group.sources, strict=True) if entry is source)
-        elif settings is binder.config.parameters or settings is group.parameters:
+        elif any(settings is each for each in (binder.config.parameters, group.outer, group.parameters)):
             names.update((part.name, *part.names))
     return names
 

@@ -12,6 +12,7 @@ from pymerge.config.values import ModelRef
 from pymerge.errors import ShapeError
 from pymerge.plan.assembly import Part
 from pymerge.plan.findings import Findings
+from pymerge.plan.modules import Section
 from pymerge.plan.sources import Group, Model
 from pymerge.plan.values import TensorTask
 
@@ -26,25 +27,25 @@ _DTYPE_KEYS = ("torch_dtype", "dtype")
 def make_config(
     donor: Model,
     models: Mapping[ModelRef, Model],
-    groups: Sequence[Group],
+    sections: Sequence[Section],
     parts: Sequence[Part],
     tasks: Sequence[TensorTask],
-    sliced: bool,
     vocabulary: Vocabulary | None,
     findings: Findings,
 ) -> dict[str, Any]:
     """Return config.json for the output: the donor's, with what the merge changes."""
     config = copy.deepcopy(dict(donor.checkpoint.config))
-    if sliced:
+    for section in (section for section in sections if section.sliced):
         origins = [
             (models[entry.model].checkpoint.config, layer)
-            for group in groups
+            for group in section.groups
             for entry in (group.sources[group.base or 0],)
             for layer in range(*(entry.layer_range or (0, 0)))
         ]
-        config, remarks = restack_config(config, donor.architecture.stacks[0], origins)
+        config, remarks = restack_config(config, section.donor.architecture.stacks[0], origins)
         for remark in remarks:
-            findings.warn(f"config.json cannot describe the new order of layers: {remark}", groups[0].where)
+            findings.warn(f"config.json cannot describe the new order of layers: {remark}", section.groups[0].where)
+    groups = [group for section in sections for group in section.groups]
     _set_dtype(config, tasks)
     _set_tied(config, donor, models, groups, parts)
     if vocabulary is not None:

@@ -89,6 +89,7 @@ def iterate_levels(
     """Every `parameters:` of a recipe, with the source it belongs to, and if that is the base."""
     yield config.parameters, None, False
     for group in groups:
+        yield group.outer, None, False
         yield group.parameters, None, False
         for place, source in enumerate(group.sources):
             yield source.parameters, source, place == group.base

@@ -14,16 +14,23 @@ from pymerge.config.values import MergeConfig, ModelRef
 from pymerge.errors import InternalError, PymergeError
 from pymerge.methods import get_method, method_names
 from pymerge.methods.base import Method
-from pymerge.plan.assembly import Part, assemble_models, assemble_slices
+from pymerge.plan.assembly import Part
 from pymerge.plan.binding import Binder, check_filters
-from pymerge.plan.checks import check_architectures, check_layers, check_seams
+from pymerge.plan.checks import check_architectures
 from pymerge.plan.costs import trace_task
 from pymerge.plan.findings import Findings
 from pymerge.plan.groups import list_group_selects
+from pymerge.plan.modules import (
+    Section,
+    assemble_sections,
+    check_section_seams,
+    group_modules,
+    make_sections,
+)
 from pymerge.plan.output_config import make_config
 from pymerge.plan.parameters import check_settings
 from pymerge.plan.scope import Scope
-from pymerge.plan.sources import Group, Model, group_sources, list_references, open_models
+from pymerge.plan.sources import Group, Model, list_references, open_models
 from pymerge.plan.stages import StageOpener, list_separate, settle_models
 from pymerge.plan.tasks import TaskMaker
 from pymerge.plan.values import MergePlan, TensorTask
@@ -95,25 +102,26 @@ def _plan_document(
         findings.warn(warning.message, warning.where, warning.hint)
     method = _find_method(config, findings)
     models = opener(config, findings)
-    groups = group_sources(config, method, findings) if method else ()
+    grouped = group_modules(config, method, findings) if method else ()
+    groups = tuple(group for each in grouped for group in each)
     if method:
         check_settings(config, method, groups, findings)
-    complete = len(models) == len(list_references(config))
-    if complete:
+    parts: list[Part] | None = None
+    if method and len(models) == len(list_references(config)):
         check_architectures(models, allow_crimes, findings)
         donor = models[config.base_model] if config.base_model else next(iter(models.values()))
-        fitting = check_layers(groups, models, donor, bool(config.slices), findings)
         arranged = arrange_vocabulary(config, models, findings)
         models = arranged.models
         donor = models[donor.checkpoint.ref]
-    if method is None or not complete or not fitting:
+        sections = make_sections(config, grouped, models, donor, findings)
+        parts = assemble_sections(sections, config, donor, findings)
+    if method is None or parts is None:
         findings.check()
         raise InternalError("a plan that cannot be assembled has passed its checks")
-    parts = assemble_slices(groups, models, donor) if config.slices else assemble_models(groups[0], models)
     tasks = _make_tasks(config, method, groups, parts, donor, seed, findings, partial)
-    if config.slices and not findings.fatal:
-        check_seams(groups, models, donor, findings)
-    output = make_config(donor, models, groups, parts, tasks, bool(config.slices), arranged.vocabulary, findings)
+    if not findings.fatal:
+        check_section_seams(sections, findings)
+    output = make_config(donor, models, sections, parts, tasks, arranged.vocabulary, findings)
     findings.check()
     plan = MergePlan(
         config=config,
@@ -122,7 +130,7 @@ def _plan_document(
         models=(*(model.checkpoint for model in models.values()), *arranged.lenders),
         donor=list(models).index(donor.checkpoint.ref),
         model_config=output,
-        layers=_count_layers(config, donor),
+        layers=_count_layers(sections[0]),
         seed=seed,
         vocabulary=arranged.vocabulary,
         warnings=findings.warnings,
@@ -153,7 +161,7 @@ def _make_tasks(
     vocabulary = frozenset(name for name in (donor.architecture.embedding, donor.architecture.head) if name)
     binder = Binder(config, method, groups, seed, findings)
     scope = Scope(config, findings)
-    maker = TaskMaker(config, method, groups, binder, findings, vocabulary, scope, partial)
+    maker = TaskMaker(config, method, groups, binder, findings, donor.label, vocabulary, scope, partial)
     tasks = [task for part in sorted(parts, key=lambda part: part.name) if (task := maker.make(part))]
     maker.report()
     scope.report([part.name for part in parts])
@@ -161,9 +169,9 @@ def _make_tasks(
     return tuple(tasks)
 
 
-def _count_layers(config: MergeConfig, donor: Model) -> int:
-    ranges = [piece.sources[0].layer_range or (0, 0) for piece in config.slices]
-    return sum(end - first for first, end in ranges) if ranges else len(donor.members)
+def _count_layers(section: Section) -> int:
+    ranges = [group.sources[0].layer_range or (0, 0) for group in section.groups]
+    return sum(end - first for first, end in ranges) if section.sliced else len(section.donor.members)
 
 
 def _check_programs(plan: MergePlan, findings: Findings) -> None:

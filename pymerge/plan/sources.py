@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
@@ -42,13 +42,14 @@ class Group:
 
     Attributes:
         base: position of the base among `sources`; None if the method has none here.
-        parameters: those of the slice.
+        parameters: those of the slice; outer: those of the module.
     """
 
     sources: tuple[Input, ...]
     base: int | None
     parameters: Mapping[str, Setting]
     where: Location | None
+    outer: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -58,9 +59,7 @@ class Group:
 
 def list_references(config: MergeConfig) -> list[ModelRef]:
     """Every model of a recipe once, in the order it is first listed; a base that is not listed last."""
-    inputs = list(config.models) + [source for piece in config.slices for source in piece.sources]
-    bases = [piece.base_model for piece in config.slices] + [config.base_model]
-    return list(dict.fromkeys([entry.model for entry in inputs] + [base for base in bases if base]))
+    return list(dict.fromkeys([*(entry.model for entry in config.inputs), *config.bases]))
 
 
 def open_models(

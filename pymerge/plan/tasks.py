@@ -31,6 +31,7 @@ class TaskMaker:
 
     Attributes:
         scope: which tensors are merged at all.
+        donor: the model that gives what no module of the recipe has, as the recipe names it.
         vocabulary: names whose first dimension is the vocabulary (embedding, head).
         partial: whether models may lack tensors.
     """
@@ -40,6 +41,7 @@ class TaskMaker:
     groups: Sequence[Group]
     binder: Binder
     findings: Findings
+    donor: str
     vocabulary: frozenset[str]
     scope: Scope
     partial: bool = False
@@ -49,6 +51,9 @@ class TaskMaker:
     def make(self, part: Part) -> TensorTask | None:
         """Return the task for a part, or None if it cannot be merged (then that is noted)."""
         group = self.groups[part.group]
+        if part.kept:
+            own = tuple(stored for stored in part.inputs if stored is not None)
+            return self._copy(part, own, (self.donor,))
         present = [place for place, stored in enumerate(part.inputs) if stored is not None]
         sources = tuple(stored for stored in part.inputs if stored is not None)
         if not sources:

@@ -105,6 +105,10 @@ def _relocate(config: MergeConfig, paths: Mapping[str, str]) -> MergeConfig:
         config,
         models=move_all(config.models),
         slices=tuple(map(move_slice, config.slices)),
+        modules=tuple(
+            replace(module, models=move_all(module.models), slices=tuple(map(move_slice, module.slices)))
+            for module in config.modules
+        ),
         base_model=config.base_model and move(config.base_model),
         stages=tuple(_relocate(stage, paths) for stage in config.stages),
         tokenizer=config.tokenizer and config.tokenizer.map_references(move),

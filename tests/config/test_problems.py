@@ -29,7 +29,14 @@ FATAL: dict[str, tuple[str, tuple[int, int], tuple[str, ...]]] = {
     ),
     "no method": ("models: [{model: a}]\nname: x\n", (1, 1), ("merge_method is missing",)),
     "method is a list": ("merge_method: [a]\nmodels: [{model: a}]\n", (1, 15), ("must be one name",)),
-    "modules": ("merge_method: linear\nmodules: {text: {models: []}}\n", (2, 1), ("modules is not supported yet",)),
+    "empty module": ("merge_method: linear\nmodules: {text: {models: []}}\n", (2, 17), ('module "text" needs either',)),
+    "modules is a list": ("merge_method: linear\nmodules: [a]\n", (2, 10), ("modules must be a mapping",)),
+    "module is a word": ("merge_method: linear\nmodules: {text: a}\n", (2, 11), ('module "text" must be a mapping',)),
+    "modules and models": (
+        GOOD + "modules: {t: {models: [{model: a}]}}\n",
+        (3, 1),
+        ("models and modules are both given",),
+    ),
     "both tokenizer forms": (
         GOOD + "tokenizer: {source: union}\ntokenizer_source: base\n",
         (4, 1),

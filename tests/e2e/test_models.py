@@ -5,6 +5,7 @@ docs/models.md is made from FAMILIES: `python -m tools.models_page --update`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import toys
 from safetensors.numpy import load_file, save_file
 
 import pymerge
+from pymerge.errors import PymergeError
 
 VISION = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
           "image_size": 28, "patch_size": 14}  # fmt: skip
@@ -297,3 +299,62 @@ def test_the_page_of_models_lists_what_is_tested() -> None:
     from tools.models_page import PAGE, make_page
 
     assert PAGE.read_text() == make_page(FAMILIES)
+
+
+def modules_of(**parts: Any) -> dict[str, Any]:
+    """A recipe that says of each part what is merged in it."""
+    return {"merge_method": "linear", "dtype": "bfloat16", "modules": parts}
+
+
+def weighed(name: str, models: Callable[[str, int], Path], *weights: float) -> dict[str, Any]:
+    listed = enumerate(weights)
+    return {"models": [{"model": str(models(name, seed)), "parameters": {"weight": weight}} for seed, weight in listed]}
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llava", "qwen2_5_vl"])
+def test_modules_are_merged_each_in_its_own_way(name: str, models: Callable[[str, int], Path], tmp_path: Path) -> None:
+    text, vision = weighed(name, models, 0.5, 0.5), weighed(name, models, 0.25, 0.75)
+    projector = {"models": [{"model": str(models(name, 1)), "parameters": {"weight": 1}}]}
+    recipe = modules_of(text_decoder=text, vision_tower=vision, multi_modal_projector=projector)
+    plan = pymerge.plan(recipe)
+    assert not [warning for warning in plan.warnings if "no module" in str(warning)]
+    pymerge.merge(recipe, tmp_path / "out")
+    pymerge.merge(recipe, tmp_path / "reference", backend="reference")
+    first, second, merged = (read(folder) for folder in (models(name, 0), models(name, 1), tmp_path / "out"))
+    assert merged.keys() == first.keys()
+    assert all(read(tmp_path / "reference")[key].tobytes() == tensor.tobytes() for key, tensor in merged.items())
+    for key, tensor in merged.items():
+        a, b = (each[key].astype(np.float32) for each in (first, second))
+        projecting = "multi_modal_projector" in key or "visual.merger" in key
+        seeing = "vision" in key or "visual" in key
+        expected = b if projecting else 0.25 * a + 0.75 * b if seeing else (a + b) / 2
+        assert (tensor == expected.astype(tensor.dtype)).all(), key
+    check_loading(name, tmp_path / "out")
+
+
+def test_encoder_and_decoder_are_modules(models: Callable[[str, int], Path], tmp_path: Path) -> None:
+    parts = {name: weighed("t5", models, *weights) for name, weights in (("encoder", (1, 0)), ("decoder", (0.5, 0.5)))}
+    pymerge.merge(modules_of(**parts), tmp_path / "out")
+    first, merged = read(models("t5", 0)), read(tmp_path / "out")
+    changed = {key for key, tensor in merged.items() if tensor.tobytes() != first[key].tobytes()}
+    assert changed
+    assert all(key.startswith("decoder.") for key in changed)
+    check_loading("t5", tmp_path / "out")
+    warnings = map(str, pymerge.plan(modules_of(**parts)).warnings)
+    assert any("in no module of the recipe" in warning and "shared.weight" in warning for warning in warnings)
+
+
+def test_layers_of_a_module_are_stacked(models: Callable[[str, int], Path], tmp_path: Path) -> None:
+    deep = {"slices": [{"sources": [{"model": str(models("llava", seed)), "layer_range": [0, 2]}]} for seed in (0, 1)]}
+    recipe = {**modules_of(text_decoder=deep), "merge_method": "passthrough"}
+    pymerge.merge(recipe, tmp_path / "out")
+    check_loading("llava", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["text_config"]["num_hidden_layers"] == 4
+    assert config["vision_config"]["num_hidden_layers"] == VISION["num_hidden_layers"]
+
+
+def test_a_module_that_is_not_there_is_refused_with_those_that_are(models: Callable[[str, int], Path]) -> None:
+    recipe = modules_of(audio_tower=weighed("llava", models, 1))
+    with pytest.raises(PymergeError, match=r'no module "audio_tower".*vision_tower'):
+        pymerge.plan(recipe)

@@ -93,9 +93,16 @@ def test_nyxene_is_refused_for_the_filter_that_matches_nothing(here: Path) -> No
     assert problem.where.line == 22
 
 
-def test_multi_stage_file_is_refused_by_name() -> None:
-    with pytest.raises(RecipeError, match="multi-stage recipe, is not supported yet"):
-        load_recipe(RECIPES / "nyxene-v1-11b-solar-layout.yml")
+def test_a_file_of_several_stages_plans_as_one_merge(here: Path) -> None:
+    config = load_recipe(RECIPES / "nyxene-v1-11b-solar-layout.yml", lenient=True)
+    for stage in config.stages:
+        for ref in list_references(stage):
+            toys.write_full_size(Path(ref.path), "mistral-7b")
+    plan = make_plan(config, lenient=True)
+    assert plan.layers == plan.model_config["num_hidden_layers"] == 48
+    assert len(plan.models) == 4
+    # What is stacked is read where it is stored.
+    assert all(source.parts == () for task in plan.tasks for source in task.sources)
 
 
 def test_marcoro_gradients_reach_their_ends(here: Path) -> None:
