@@ -44,7 +44,9 @@ def plan_files(config: MergeConfig, *, keys: str = "same", seed: int = 0) -> Mer
 
     def open_all(config: MergeConfig, findings: Findings) -> Mapping[ModelRef, Model]:
         _check_form(config, findings)
-        return _open(config, findings, keys)
+        models = _open(config, findings, keys)
+        _warn_of_factors(models, findings)
+        return models
 
     if keys not in KEYS:
         raise RecipeError(f'keys cannot be "{keys}"; it is one of {", ".join(KEYS)}')
@@ -57,6 +59,8 @@ def _check_form(config: MergeConfig, findings: Findings) -> None:
         findings.add(
             "slices are of layers, and single files have none", piece.where, "models: [{model: a.safetensors}]"
         )
+    for module in config.modules:
+        findings.add("modules are parts of models, and single files have none", module.where, "models: [...]")
     for settings in (config.parameters, *(entry.parameters for entry in config.models)):
         for name, setting in settings.items():
             if any(isinstance(case.value, Gradient) for case in _list_cases(setting)):
@@ -66,6 +70,20 @@ def _check_form(config: MergeConfig, findings: Findings) -> None:
         if ref.revision or ref.lora or ref.override_architecture:
             what = f'model "{ref}": a file has no revision, adapter or architecture'
             findings.add(what, ref.where, "write a path that contains @ or + as model: {model: {path: ...}}")
+
+
+def _warn_of_factors(models: Mapping[ModelRef, Model], findings: Findings) -> None:
+    """Warn of adapters: what is meant is almost always the sum of their products."""
+    for ref, model in models.items():
+        factor = next((name for name in model.checkpoint.tensors if ".lora_A" in name or ".lora_B" in name), None)
+        if factor is not None:
+            findings.warn(
+                f'"{ref}" holds factors of an adapter, such as {factor}: merging A and B apart does not merge '
+                "their products",
+                ref.where,
+                "pymerge merge, with each model as path/to/base+path/to/adapter, does",
+            )
+            return
 
 
 def _list_cases(setting: Setting) -> tuple[Case, ...]:

@@ -291,3 +291,18 @@ def test_integers_must_agree(here: Path) -> None:
     paths[1] = write(here / "2.safetensors", {"step": np.array([1])})
     pymerge.merge_files("linear", paths, parameters={"weight": 1}, out="out.safetensors")
     assert read(here / "out.safetensors") == content({"step": np.array([1])})
+
+
+def test_factors_of_adapters_are_merged_with_a_warning(here: Path) -> None:
+    for name in ("a", "b"):
+        save_file({"x.lora_A.weight": np.ones((2, 4), np.float32)}, here / f"{name}.safetensors")
+    report = pymerge.merge_files(
+        "linear", ["a.safetensors", "b.safetensors"], out="o.safetensors", parameters={"weight": 0.5}
+    )
+    assert any("does not merge their products" in str(warning) for warning in report.warnings)
+
+
+def test_modules_of_files_are_refused(here: Path) -> None:
+    recipe = {"merge_method": "linear", "modules": {"encoder": {"models": [{"model": "a.safetensors"}]}}}
+    with pytest.raises(PymergeError, match="modules are parts of models"):
+        pymerge.merge_files(recipe, out="o.safetensors")
