@@ -36,7 +36,7 @@ def main() -> None:
     """Merge; print what was held as JSON."""
     import pymerge
 
-    recipe: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    recipe: dict[str, Any] | str = json.loads(Path(sys.argv[1]).read_text())
     watch = AnonymousPeak()
     watch.start()
     report = pymerge.merge(recipe, sys.argv[2], memory=int(sys.argv[3]), threads=int(sys.argv[4]))

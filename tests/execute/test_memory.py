@@ -16,7 +16,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import toys
+import yaml
 from execute.merges import make_recipe
+from safetensors.numpy import save_file
 from skip_gate import limiting_cgroup
 
 import pymerge
@@ -59,7 +61,7 @@ def write_models(folder: Path, shape: tuple[int, int], count: int) -> list[Path]
     for place in range(count):
         own = np.random.default_rng(place).standard_normal(size, np.float32) * (0.002 if place else 0)
         block = (base + own).astype(ml_dtypes.bfloat16).tobytes()
-        header, length = toys.header_bytes({"layers.0.w": ("BF16", shape)})
+        header, length = toys.header_bytes({"layers.0.w.weight": ("BF16", shape)})
         made = folder / f"model{place}"
         made.mkdir(parents=True)
         (made / "config.json").write_text(json.dumps({"model_type": "toy", "num_hidden_layers": 1}))
@@ -82,7 +84,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Path]]:
 
 
 def run_limited(
-    folder: Path, recipe: dict[str, Any], memory: int, prepare: Callable[[], None] | None = None, threads: int = 2
+    folder: Path, recipe: dict[str, Any] | str, memory: int, prepare: Callable[[], None] | None = None, threads: int = 2
 ) -> dict[str, int]:
     """Merge in a child process that calls `prepare` first; what the child held."""
     written, child = folder / "recipe.json", Path(__file__).parent / "limited.py"
@@ -124,6 +126,32 @@ def test_a_tensor_three_times_the_budget_is_merged_within_it(tmp_path: Path, lar
     assert held["anonymous"] > 0
     assert abs(held["reported"] - held["resident"]) <= MIB
     assert held["reported_anonymous"] <= held["anonymous"] + MIB
+    within = digest(tmp_path / "out")
+    pymerge.merge(recipe, tmp_path / "free", memory=8 << 30)
+    assert within == digest(tmp_path / "free")
+
+
+def test_what_is_derived_while_it_is_read_is_within_the_budget(tmp_path: Path, large: list[Path]) -> None:
+    rank = 16
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    random = np.random.default_rng(5)
+    factors = {"A": (rank, LARGE[1]), "B": (LARGE[0], rank)}
+    named = {
+        f"base_model.model.layers.0.w.lora_{side}.weight": (random.standard_normal(shape) / 64).astype(
+            ml_dtypes.bfloat16
+        )
+        for side, shape in factors.items()
+    }
+    save_file(named, adapter / "adapter_model.safetensors")
+    adapted = f"{large[0]}+{adapter}"
+    last = {"merge_method": "slerp", "base_model": adapted, "models": [{"model": "stage"}], "parameters": {"t": 0.3}}
+    stage = {**make_recipe("ties", large), "name": "stage"}
+    recipe = "---\n".join(yaml.safe_dump({**document, "dtype": "bfloat16"}) for document in (stage, last))
+    held = run_limited(tmp_path, recipe, BUDGET, refuse_more)
+    assert held["resident"] <= BUDGET
     within = digest(tmp_path / "out")
     pymerge.merge(recipe, tmp_path / "free", memory=8 << 30)
     assert within == digest(tmp_path / "free")
