@@ -26,6 +26,7 @@ __all__ = [
     "ResourceError",
     "ShapeError",
     "add_note",
+    "find_interrupt",
     "printable",
 ]
 
@@ -137,6 +138,14 @@ class InternalError(PymergeError):
     """A bug in pymerge; please report it with the message."""
 
     exit_code = 70
+
+
+def find_interrupt(error: BaseException) -> KeyboardInterrupt | None:
+    """The Ctrl-C behind an error: Python up to 3.11 makes one that comes while a class is made a RuntimeError."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, KeyboardInterrupt):
+        seen = seen.__cause__
+    return seen
 
 
 def add_note(error: BaseException, note: str) -> None:

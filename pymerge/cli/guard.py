@@ -12,7 +12,7 @@ from typing import Any
 import typer
 import typer.core
 
-from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError, printable
+from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError, find_interrupt, printable
 
 __all__ = ["GuardedGroup", "Session", "report_bug"]
 
@@ -39,9 +39,12 @@ class GuardedGroup(typer.core.TyperGroup):
         signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt as error:
-            _complain("interrupted; nothing that looks like a finished model was left behind", error)
-            raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
+        except (KeyboardInterrupt, RuntimeError) as error:
+            interrupt = find_interrupt(error)
+            if interrupt is None:
+                raise
+            _complain("interrupted; nothing that looks like a finished model was left behind", interrupt)
+            raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
         except InternalError as error:
             raise typer.Exit(report_bug(error, session)) from error
         except PymergeError as error:

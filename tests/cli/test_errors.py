@@ -122,3 +122,24 @@ def test_a_wrong_option_is_usage() -> None:
     result = CliRunner().invoke(app, [*COMMAND, "--nonsense"])
     assert result.exit_code == 2
     assert "--nonsense" in result.stderr
+
+
+class _Stopping:
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_while_a_class_is_made_is_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object, **__: object) -> None:
+        type("Made", (), {"stopping": _Stopping()})
+
+    monkeypatch.setattr(api, "merge", load)
+    result = CliRunner().invoke(app, COMMAND)
+    assert result.exit_code == 130
+    assert result.stderr.startswith("error: interrupted;")
+
+
+def test_a_runtime_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, said = run_failing(monkeypatch, RuntimeError("odd"))
+    assert code in (1, 70)
+    assert "interrupted" not in said

@@ -14,7 +14,7 @@ from typing import Any
 
 import pymerge
 from pymerge import _core
-from pymerge.errors import PymergeError
+from pymerge.errors import PymergeError, find_interrupt
 from pymerge.execute import checkpoints
 from pymerge.execute.journal import JOURNAL
 
@@ -122,10 +122,10 @@ def _merge(recipe: Mapping[str, Any], out: Path, settings: Settings, shard_size:
         told = {"ended": "done", "kept": report.execution.kept}
     except PymergeError as error:
         told = {"ended": "refused", "message": str(error)}
-    except KeyboardInterrupt:
-        told = {"ended": "stopped"}
     except BaseException as error:
         told = {"ended": "failed", "message": f"{type(error).__name__}: {error}"}
+        if find_interrupt(error) is not None:
+            told = {"ended": "stopped"}
     os.write(writer, json.dumps(told).encode())
 
 
