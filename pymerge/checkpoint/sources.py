@@ -8,6 +8,7 @@ and into arrays.
 from __future__ import annotations
 
 import hashlib
+import math
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -72,10 +73,7 @@ class Derived:
     @property
     def count(self) -> int:
         """Number of elements."""
-        count = 1
-        for dim in self.shape:
-            count *= dim
-        return count
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
