@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pymerge.checkpoint.adapters import adapt
+from pymerge.checkpoint.dequantizing import dequantize
 from pymerge.checkpoint.index import INDEX, PICKLED_INDEX, read_index
 from pymerge.checkpoint.json_files import read_json
-from pymerge.checkpoint.quantized import find_quantization
 from pymerge.checkpoint.tying import drop_tied
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
 from pymerge.checkpoint.weights import describe_file, read_weights
 from pymerge.config.values import ModelRef
-from pymerge.errors import DTypeError, FormatError, Problem, RecipeError
+from pymerge.errors import FormatError, Problem, RecipeError
 
 __all__ = ["open_checkpoint"]
 
@@ -42,7 +43,7 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
     Raises:
         RecipeError: there is no such folder (hub ids must be downloaded first).
         FormatError: the folder is no complete checkpoint, or a file is damaged.
-        DTypeError: the checkpoint is quantized, or a pickled file holds what cannot be merged.
+        DTypeError: the checkpoint is quantized in a way that is not dequantized, or a pickled file holds what cannot be merged.
     """
     # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
     folder = Path(os.path.expanduser(ref.path))
@@ -50,14 +51,10 @@ def open_checkpoint(ref: ModelRef) -> Checkpoint:
         _refuse_path(ref, folder)
     folder = folder.resolve()
     tensors, files = _read_weights(folder)
-    config = read_json(folder / "config.json")
-    scheme = find_quantization(tensors, config)
-    if scheme is not None:
-        raise DTypeError(
-            f"{folder}: the checkpoint is quantized ({scheme}), and quantized codes cannot be merged; "
-            "use the original weights, or dequantize them first"
-        )
-    checkpoint = Checkpoint(ref, folder, drop_tied(tensors, config), config, tuple(map(describe_file, files)))
+    config: Mapping[str, Any] = read_json(folder / "config.json")
+    weights, config, scheme = dequantize(folder, drop_tied(tensors, config), config)
+    remarks = (f'"{ref.path}" is quantized ({scheme}): its weights are dequantized',) if scheme else ()
+    checkpoint = Checkpoint(ref, folder, weights, config, tuple(map(describe_file, files)), remarks)
     return adapt(checkpoint, ref.lora) if ref.lora else checkpoint
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.errors import FormatError
 
-__all__ = ["Scaled", "ScaledWeights", "find_quantization", "find_scaled"]
+__all__ = ["KEYS", "Scaled", "ScaledWeights", "find_quantization", "find_scaled"]
 
 #: Last part of a tensor name -> the scheme that stores it.
 _TRACES = {
@@ -29,10 +29,10 @@ _TRACES = {
     "down_proj_blocks": "MXFP4",
 }
 #: Keys of config.json that describe quantization.
-_KEYS = ("quantization_config", "compression_config")
+KEYS = ("quantization_config", "compression_config")
 
 _FP8 = ("F8_E4M3", "F8_E5M2")
-_SCALES = ("F32", "F16", "BF16")
+_SCALES = ("F32", "F16", "BF16", "F8_E8M0")
 #: Last part of the name of what scales activations, which weights do without.
 _ACTIVATIONS = ("input_scale", "output_scale", "activation_scale", "k_scale", "v_scale", "q_scale")
 _MXFP4_GROUP = 32
@@ -113,7 +113,7 @@ def find_scaled(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) 
 
 
 def _find_settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((config[key] for key in _KEYS if isinstance(config.get(key), Mapping)), None)
+    return next((config[key] for key in KEYS if isinstance(config.get(key), Mapping)), None)
 
 
 def _find_blocks(settings: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:

@@ -72,6 +72,8 @@ def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model
         else:
             if ref.revision:
                 findings.warn(f'"{ref.path}" is a local folder: its revision is not checked', ref.where)
+            for remark in opened[ref].remarks:
+                findings.warn(remark, ref.where)
     if not opened:
         return {}
     _warn_of_aliases(opened, findings)
