@@ -77,7 +77,8 @@ def run(blocks: Array, name: str) -> Array:
         m = _half(blocks, fields["m"]) if "m" in fields else None
         if "s" not in fields:
             products = d * codes
-            return products if m is None else products + m
+            plain: Array = products if m is None else products + m
+            return plain
         scales, offsets = _GROUPS[name](blocks[:, fields["s"] :].astype(np.int32))
         grouped = codes.reshape(len(blocks), scales.shape[1], -1)
         values = (d * scales.astype(np.float32))[..., None] * grouped
@@ -97,7 +98,8 @@ def _codes(blocks: Array, name: str) -> Array:
     elements, _ = FORMATS[name]
     fields = _LAYOUTS[name]
     if name == "Q8_0":
-        return np.ascontiguousarray(blocks[:, fields["low"] :]).view(np.int8)
+        signed: Array = np.ascontiguousarray(blocks[:, fields["low"] :]).view(np.int8)
+        return signed
     if name in ("Q5_0", "Q5_1"):
         low = _read_planes(blocks, fields["low"], 4, 16, elements)
         # One bit each, in order.
@@ -108,7 +110,8 @@ def _codes(blocks: Array, name: str) -> Array:
         codes = _read_planes(blocks, fields["low"], bits, run_, elements)
         if high_bits:
             codes = codes | _read_planes(blocks, fields["high"], high_bits, high_run, elements) << bits
-    return codes - _ZERO.get(name, 0)
+    around_zero: Array = codes - _ZERO.get(name, 0)
+    return around_zero
 
 
 def _read_planes(blocks: Array, at: int, bits: int, run_: int, elements: int) -> Array:

@@ -4,9 +4,9 @@
     MXFP4:  W[.., 32 g + i] = value(nibble(blocks[.., g, i // 2], i % 2)) * 2^(scales[.., g] - 127)
 
 fp8. In: codes [.., rows, columns] of bytes, F8_E4M3 or F8_E5M2; scales [.., ceil(rows / R), ceil(columns / C)] of
-float32, float16, bfloat16 or E8M0 (bytes); the last block of a row or column may be a part of one. (R, C) is (128, 128) in blocks,
-(1, columns) per channel, (rows, columns) per tensor. Files call scales `weight_scale_inv` or `weight_scale`: both are
-multiplied.
+float32, float16, bfloat16 or E8M0 (bytes); the last block of a row or column may be a part of one. (R, C) is (128, 128)
+in blocks, (1, columns) per channel, (rows, columns) per tensor. Files call scales `weight_scale_inv` or `weight_scale`:
+both are multiplied.
 
 MXFP4 (OCP Microscaling Formats 1.0). In: blocks [.., groups, 16] of bytes, in each two codes of E2M1, the low nibble
 first; scales [.., groups] of bytes, E8M0: powers of two, 255 is NaN.

@@ -1,4 +1,4 @@
-"""Quantized checkpoints whose weights are known: codes and scales become weights that are decoded while they are read."""
+"""Quantized checkpoints whose weights are known: codes and scales become weights, decoded while they are read."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from pymerge.checkpoint.adapters import adapt
 from pymerge.checkpoint.dequantizing import dequantize
+from pymerge.checkpoint.gguf import is_gguf, open_gguf
 from pymerge.checkpoint.index import INDEX, PICKLED_INDEX, read_index
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.tying import drop_tied
@@ -28,25 +29,29 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _OTHER_WEIGHTS = {
     "adapter_config.json": "it holds a LoRA adapter: name it with its model, as model: path/to/model+path/to/adapter",
     "*.pth": "it holds .pth files in a layout of their own: convert them to the transformers layout first",
-    "*.gguf": "it holds GGUF files: use the original safetensors weights",
+    "*.gguf": "it holds GGUF files: name one, as model: path/to/file.gguf",
     "*.safetensors": f"its weight files have other names: expected {_SINGLE} or {INDEX}",
     "*.bin": f"its .bin files have other names: expected {_PICKLED} or {PICKLED_INDEX}",
 }
 
 
 def open_checkpoint(ref: ModelRef) -> Checkpoint:
-    """Look into a model folder: headers and config.json, no weights.
+    """Look into a model folder, or a GGUF file: headers and config.json, no weights.
 
     Args:
-        ref: names a local folder, absolute or relative to the working directory.
+        ref: names a local folder, or a GGUF file, absolute or relative to the working directory.
 
     Raises:
         RecipeError: there is no such folder (hub ids must be downloaded first).
         FormatError: the folder is no complete checkpoint, or a file is damaged.
-        DTypeError: the checkpoint is quantized in a way that is not dequantized, or a pickled file holds what cannot be merged.
+        DTypeError: the checkpoint is quantized in a way that is not dequantized, or a pickled file holds what
+            cannot be merged.
     """
     # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
     folder = Path(os.path.expanduser(ref.path))
+    if is_gguf(folder) and os.path.isfile(folder):
+        checkpoint = open_gguf(ref)
+        return adapt(checkpoint, ref.lora) if ref.lora else checkpoint
     if not os.path.isdir(folder):
         _refuse_path(ref, folder)
     folder = folder.resolve()
@@ -77,6 +82,8 @@ def _refuse_path(ref: ModelRef, folder: Path) -> NoReturn:
     if os.path.exists(folder):
         advice = "name the folder that holds it; pymerge merge-files merges single files"
         problem = Problem(f'model "{ref.path}" is a file', ref.where, advice)
+    elif is_gguf(folder):
+        problem = Problem(f'model "{ref.path}": there is no such file', ref.where, f"looked for {folder.absolute()}")
     elif _HUB_ID.fullmatch(ref.path):
         revision = f" --revision {ref.revision}" if ref.revision else ""
         problem = Problem(

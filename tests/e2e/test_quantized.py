@@ -1,4 +1,4 @@
-"""Quantized checkpoints through whole merges: their weights are those of the specification, and nothing else is left."""
+"""Quantized checkpoints through whole merges: their weights are the specification's, and nothing else is left."""
 
 from __future__ import annotations
 
