@@ -34,8 +34,8 @@ struct PackedFormat {
 };
 
 inline constexpr PackedFormat kPackedFormats[] = {
-    {"F32_LESS_ONE", 1, 4}, {"Q8_0", 32, 34},  {"Q4_0", 32, 18},  {"Q4_1", 32, 20},
-    {"Q5_0", 32, 22},       {"Q5_1", 32, 24},  {"Q2_K", 256, 84}, {"Q3_K", 256, 110},
+    {"F32_LESS_ONE", 1, 4}, {"Q8_0", 32, 34},   {"Q4_0", 32, 18},   {"Q4_1", 32, 20},
+    {"Q5_0", 32, 22},       {"Q5_1", 32, 24},   {"Q2_K", 256, 84},  {"Q3_K", 256, 110},
     {"Q4_K", 256, 144},     {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
 };
 inline constexpr int kMostPacked = 256;  // elements of a block

@@ -149,8 +149,7 @@ template <bool high>
     const Byte* const low = in + part / 4 * 64 + part % 2 * 32;
     const Byte* const top = high + part / 4 * 32;
     for (int i = 0; i < 32; ++i) {
-      const int code =
-          (low[i] >> (part % 4 / 2 * 4) & 15) | (top[i] >> (part % 4 * 2) & 3) << 4;
+      const int code = (low[i] >> (part % 4 / 2 * 4) & 15) | (top[i] >> (part % 4 * 2) & 3) << 4;
       block.codes[32 * part + i] = static_cast<std::int8_t>(code - 32);
     }
   }

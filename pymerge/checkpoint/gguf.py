@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from pymerge.checkpoint.gguf_config import make_config
@@ -17,8 +19,12 @@ from pymerge.config.values import ModelRef
 from pymerge.dtypes import BY_CODE, BY_NAME
 from pymerge.errors import DTypeError, FormatError
 
-__all__ = ["is_gguf", "open_gguf"]
+__all__ = ["is_gguf", "name_like", "open_gguf"]
 
+#: model_type -> others that files do not tell from it.
+_ALIKE = {"llama": ("mistral",)}
+#: Rows of queries at most; models have some ten thousand.
+_MOST_ROWS = 1 << 20
 _BYTES = BY_CODE["U8"]
 #: What weights are taken for that are not stored as floats.
 _ORIGIN = BY_NAME["bfloat16"]
@@ -66,6 +72,18 @@ def open_gguf(ref: ModelRef) -> Checkpoint:
     return Checkpoint(ref, path, tensors, config, (describe_file(path),), (remark,))
 
 
+def name_like(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> Checkpoint:
+    """Return a checkpoint of a GGUF file under the class of another model that such files call by the same name."""
+    if not is_gguf(checkpoint.folder) or checkpoint.config.get("model_type") not in _ALIKE:
+        return checkpoint
+    alike = _ALIKE[checkpoint.config["model_type"]]
+    for other in others:
+        if other.config.get("model_type") in alike:
+            kept = {key: other.config.get(key) for key in ("architectures", "model_type", "sliding_window")}
+            return replace(checkpoint, config={**checkpoint.config, **kept})
+    return checkpoint
+
+
 _OTHERWISE = "use the original safetensors weights"
 
 
@@ -77,7 +95,7 @@ def _make_source(path: Path, header: GgufHeader, name: str, family: Family, tens
     if part == "attn_k":
         heads = header.metadata.get(f"{name}.attention.head_count_kv", heads)
     rows = tensor.shape[0]
-    if type(heads) is not int or heads < 1 or rows % (2 * heads):
+    if type(heads) is not int or heads < 1 or rows % (2 * heads) or rows > _MOST_ROWS:
         raise FormatError(f'{path}: tensor "{tensor.name}" has {rows} rows, and heads are {str(heads)[:100]}')
     return Rows(tensor.name, (source,), _part_pairs(rows, rows // heads))
 
@@ -95,6 +113,7 @@ def _read_as(path: Path, tensor: GgufTensor, of_one: bool) -> Source:
     return Dequantized(tensor.name, tensor.shape, "F32_LESS_ONE", codes, dtype)
 
 
+@lru_cache(maxsize=8)
 def _part_pairs(rows: int, head: int) -> RowChoice:
     """Rows of each head: the first ones of all pairs, then the second ones; in the file each follows the other."""
     half = head // 2

@@ -18,7 +18,7 @@ __all__ = ["GgufHeader", "GgufTensor", "read_gguf_header"]
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 #: Bytes of a header at most. The largest vocabularies take 20 MB.
-_MOST_BYTES = 1 << 28
+_MOST_BYTES = 1 << 27
 _STEP = 1 << 20
 _MOST_NAME = 1 << 16
 _MOST_DIMS = 4
@@ -29,6 +29,7 @@ _ALIGNMENT = 32
 #: Number of a value's type -> how struct reads it.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _TEXT, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
 
 #: Number of a tensor's type -> (name, elements of a block, bytes of a block).
 _TYPES = {
@@ -118,6 +119,19 @@ class _Cursor:
             self._held += read
         return bytes(self._held[begin : self.at])
 
+    def skip_texts(self, count: int) -> None:
+        """Pass over so many texts; vocabularies have hundreds of thousands."""
+        held, unpack = self._held, _LENGTH.unpack_from
+        for _ in range(count):
+            begin = self.skip(_LENGTH.size)
+            if len(held) < self.at:
+                self.at = begin
+                self.take(_LENGTH.size)
+            size = unpack(held, begin)[0]
+            if size > self._end - self.at:
+                self.skip(size)
+            self.at += size
+
     def number(self, form: str) -> Any:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
 
@@ -173,8 +187,7 @@ def _read_value(cursor: _Cursor, key: str, kind: int) -> Any:
         raise cursor.fail(f'"{key[:100]}" has the unknown type {kind}')
     inner, count = cursor.number("I"), cursor.number("Q")
     if inner == _TEXT:
-        for _ in range(count):
-            cursor.skip(cursor.number("Q"))
+        cursor.skip_texts(count)
         return None
     if inner not in _NUMBERS:
         raise cursor.fail(f'"{key[:100]}" is an array of the type {inner}')

@@ -18,6 +18,8 @@ from pymerge.dtypes import BY_NAME, DType
 __all__ = ["Dequantized", "Derived", "LowRank", "RowChoice", "Rows", "Update", "describe_source", "list_stored"]
 
 _FLOAT32 = BY_NAME["float32"]
+#: Bytes of matrices that were turned and are kept (TurnedDerived in kernels/dequantize/derived.h).
+_TURNED = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,6 +177,16 @@ class Dequantized(Derived):
     origin: DType
     scales: Source | None = None
     block: tuple[int, int] | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held while it is read: scales as float32; of MXFP4 some matrices, turned."""
+        if self.scales is None:
+            return 0
+        if self.block is not None:
+            return 4 * self.scales.count
+        matrix = self.shape[-1] * self.shape[-2] * 9 // 16
+        return min(max(_TURNED, 2 * matrix), self.codes.nbytes + self.scales.nbytes)
 
     @property
     def parts(self) -> tuple[Source, ...]:

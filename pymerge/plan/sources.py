@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
+from pymerge.checkpoint.gguf import name_like
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -76,6 +77,7 @@ def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model
                 findings.warn(remark, ref.where)
     if not opened:
         return {}
+    opened = {ref: name_like(checkpoint, opened.values()) for ref, checkpoint in opened.items()}
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))
