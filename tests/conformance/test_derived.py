@@ -74,10 +74,12 @@ def test_rows_are_the_specifications(case: Any, data: st.DataObject) -> None:
     expected = rows.run(matrices, *choice, width, stored)
     parts = [wrap(matrix, dtype) for matrix in matrices]
     tensor = _core.Tensor.take_rows(parts, *choice, width, BY_NAME[stored].code)
-    assert same_bits(read(tensor, stored), expected)
+    # Which NaN a sum gives is the processor's choice; what is stored of it is always the same one.
+    same = same_bits if plain else same_values
+    assert same(read(tensor, stored), expected)
     begin = data.draw(st.integers(0, expected.size))
     count = data.draw(st.integers(0, expected.size - begin))
-    assert same_bits(read(tensor, stored, begin, count), expected[begin : begin + count])
+    assert same(read(tensor, stored, begin, count), expected[begin : begin + count])
 
 
 @pytest.mark.parametrize(
