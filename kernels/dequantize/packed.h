@@ -1,8 +1,5 @@
 // Blocks that hold their scales, as GGUF files have them: codes first as bytes, then times their
 // group's scale, less its offset. Contract: packed.py.
-//
-// Always inlined: GCC 12 takes some of these functions for ones without effect and drops calls.
-// Loops are kept as such (unroll 1), for taken apart they become vectors of a few elements only.
 #pragma once
 
 #include <cstddef>
@@ -34,48 +31,51 @@ struct Block {
 };
 
 template <bool has_offsets, int elements, int groups>
-inline void finish(const Block<elements, groups>& block, float* __restrict out) {
+inline void finish(const Block<elements, groups>& block, float* out) {
   constexpr int kGroup = elements / groups;
+  // A scale for each element: one long loop becomes vectors, many short ones do not.
+  float scales[elements];
+  float offsets[elements];
   for (int g = 0; g < groups; ++g) {
-    const float scale = block.scales[g];
-    const float offset = has_offsets ? block.offsets[g] : 0.0f;
-#pragma GCC unroll 1
     for (int i = 0; i < kGroup; ++i) {
-      const float product = scale * static_cast<float>(block.codes[g * kGroup + i]);
-      out[g * kGroup + i] = has_offsets ? product - offset : product;
+      scales[g * kGroup + i] = block.scales[g];
+      if (has_offsets) offsets[g * kGroup + i] = block.offsets[g];
     }
+  }
+  for (int i = 0; i < elements; ++i) {
+    const float product = scales[i] * static_cast<float>(block.codes[i]);
+    out[i] = has_offsets ? product - offsets[i] : product;
   }
 }
 
-[[gnu::always_inline]] inline void unpack_q8_0(const Byte* in, float* out) {
-  Block<32, 1> block;
-  block.scales[0] = half_at(in);
-  std::memcpy(block.codes, in + 2, 32);
-  finish<false>(block, out);
+inline void unpack_q8_0(const Byte* in, float* out) {
+  const float scale = half_at(in);
+  for (int i = 0; i < 32; ++i)
+    out[i] = scale * static_cast<float>(static_cast<std::int8_t>(in[2 + i]));
 }
 
 // Q4_0, Q4_1, Q5_0, Q5_1: the low nibbles are the first half of the block. `high`: a fifth bit.
 template <bool with_offset, bool high>
-[[gnu::always_inline]] inline void unpack_nibbles(const Byte* in, float* out) {
-  Block<32, 1> block;
-  block.scales[0] = half_at(in);
-  if (with_offset) block.offsets[0] = -half_at(in + 2);
+inline void unpack_nibbles(const Byte* in, float* out) {
+  const float scale = half_at(in);
+  const float offset = with_offset ? half_at(in + 2) : 0.0f;
   const Byte* const bits = in + (with_offset ? 4 : 2);
   const Byte* const codes = bits + (high ? 4 : 0);
   std::uint32_t fifth = 0;
   if (high) std::memcpy(&fifth, bits, sizeof fifth);
   constexpr int kZero = with_offset ? 0 : high ? 16 : 8;
-#pragma GCC unroll 1
-  for (int i = 0; i < 16; ++i) {
-    const int low = (codes[i] & 15) | static_cast<int>((fifth >> i & 1u) << 4);
-    const int top = codes[i] >> 4 | static_cast<int>((fifth >> (i + 16) & 1u) << 4);
-    block.codes[i] = static_cast<std::int8_t>(low - kZero);
-    block.codes[i + 16] = static_cast<std::int8_t>(top - kZero);
+  for (int half = 0; half < 2; ++half) {
+#pragma GCC unroll 1  // taken apart, it becomes vectors of a few elements only
+    for (int i = 0; i < 16; ++i) {
+      const int low = codes[i] >> 4 * half & 15;
+      const auto top = static_cast<int>((fifth >> (16 * half + i) & 1u) << 4);
+      const float product = scale * static_cast<float>((low | top) - kZero);
+      out[16 * half + i] = with_offset ? product + offset : product;
+    }
   }
-  finish<with_offset>(block, out);
 }
 
-[[gnu::always_inline]] inline void unpack_q2_k(const Byte* in, float* out) {
+inline void unpack_q2_k(const Byte* in, float* out) {
   Block<256, 16> block;
   const float d = half_at(in + 80);
   const float least = half_at(in + 82);
@@ -93,7 +93,7 @@ template <bool with_offset, bool high>
   finish<true>(block, out);
 }
 
-[[gnu::always_inline]] inline void unpack_q3_k(const Byte* in, float* out) {
+inline void unpack_q3_k(const Byte* in, float* out) {
   Block<256, 16> block;
   const Byte* const codes = in + 32;
   const Byte* const scales = in + 96;
@@ -115,7 +115,7 @@ template <bool with_offset, bool high>
 
 // Q4_K, and with `high` Q5_K.
 template <bool high>
-[[gnu::always_inline]] inline void unpack_q45_k(const Byte* in, float* out) {
+inline void unpack_q45_k(const Byte* in, float* out) {
   Block<256, 8> block;
   const float d = half_at(in);
   const float least = half_at(in + 2);
@@ -138,7 +138,7 @@ template <bool high>
   finish<true>(block, out);
 }
 
-[[gnu::always_inline]] inline void unpack_q6_k(const Byte* in, float* out) {
+inline void unpack_q6_k(const Byte* in, float* out) {
   Block<256, 16> block;
   const Byte* const high = in + 128;
   const float d = half_at(in + 208);
@@ -156,7 +156,7 @@ template <bool high>
   finish<false>(block, out);
 }
 
-[[gnu::always_inline]] inline void unpack_less_one(const Byte* in, float* out) {
+inline void unpack_less_one(const Byte* in, float* out) {
   float value;
   std::memcpy(&value, in, sizeof value);
   *out = value - 1.0f;
