@@ -100,7 +100,7 @@ def find_scaled(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) 
     if method == "mxfp4":
         weights = {scaled.name: scaled for scaled in _match_mxfp4(tensors)}
         return ScaledWeights("MXFP4", weights) if weights else None
-    blocks = _find_blocks(settings) if method in ("fp8", "compressed-tensors") else None
+    blocks = _find_blocks(settings)
     if blocks is None:
         return None
     weights = {
@@ -118,9 +118,15 @@ def _find_settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _find_blocks(settings: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:
     """Sizes of blocks that fp8 scales may have, besides channels and tensors; None if the weights are no plain fp8."""
-    if settings["quant_method"] == "fp8":
+    method = settings.get("quant_method")
+    if method == "fp8":
         size = settings.get("weight_block_size")
         return () if size is None else _read_sizes([size])
+    # A scale per channel; and one per tensor.
+    if method == "fbgemm_fp8" or (method == "modelopt" and settings.get("quant_algo") == "FP8"):
+        return ()
+    if method != "compressed-tensors":
+        return None
     groups = settings.get("config_groups")
     if settings.get("format") != "float-quantized" or not isinstance(groups, Mapping) or not groups:
         return None

@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import toys
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 import pymerge
 from pymerge.errors import PymergeError
@@ -162,6 +162,21 @@ def test_threads_do_not_change_what_codes_are(here: Path) -> None:
         pymerge.merge(recipe, here / f"out-{threads}", threads=threads)
         outputs.append({name: array.tobytes() for name, array in read(here / f"out-{threads}").items()})
     assert outputs[0] == outputs[1]
+
+
+def test_an_adapter_is_added_to_what_codes_are(here: Path) -> None:
+    values = make_blocks(here / "quantized")
+    module = "model.layers.0.self_attn.q_proj"
+    random = np.random.default_rng(0)
+    a, b = (random.standard_normal(shape).astype(np.float32) for shape in ((2, 160), (160, 2)))
+    (here / "lora").mkdir()
+    (here / "lora" / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2}))
+    factors = {f"base_model.model.{module}.lora_{side}.weight": array for side, array in (("A", a), ("B", b))}
+    save_file(factors, here / "lora" / "adapter_model.safetensors")
+    recipe = {"merge_method": "passthrough", "models": [{"model": "quantized+lora"}], "dtype": "float32"}
+    pymerge.merge(recipe, here / "out")
+    expected = values[f"{module}.weight"] + b @ a
+    np.testing.assert_allclose(read(here / "out")[f"{module}.weight"], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes", "hqq"])
