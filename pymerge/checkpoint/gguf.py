@@ -45,7 +45,8 @@ def open_gguf(ref: ModelRef) -> Checkpoint:
             type that is not.
         DTypeError: numbers for positions are no float32.
     """
-    path = Path(os.path.expanduser(ref.path)).resolve()
+    # Links are not followed: what they lead to, in a cache of downloads, is not called .gguf.
+    path = Path(os.path.expanduser(ref.path)).absolute()
     header = read_gguf_header(path)
     name = header.metadata.get("general.architecture")
     family = FAMILIES.get(name) if isinstance(name, str) else None

@@ -59,7 +59,9 @@ def test_a_merge_of_a_file_and_its_folder_computes_what_the_folder_does(
     # Files do not say whether Qwen's window is used, nor by what Gemma's queries are divided.
     changes = {"qwen2": {"use_sliding_window": False}, "gemma2": {"query_pre_attn_scalar": 8}}.get(family, {})
     folder = toy(family, **changes)
-    write_gguf(folder, here / "model.gguf")
+    write_gguf(folder, here / "blob")
+    # As caches of downloads have it.
+    (here / "model.gguf").symlink_to("blob")
     # config.json from the file, which comes first.
     merge(here, "model.gguf", str(folder))
     ids = torch.arange(3, 23)[None]
