@@ -217,6 +217,35 @@ def _run_mask(rule: MaskRule, count: int) -> Run:
     return lambda: CpuOps().mask(rule, delta, out)
 
 
+@cache
+def _bytes(count: int, code: str = "U8") -> _core.Tensor:
+    codes = np.random.default_rng(0).integers(0, 120, count, np.uint8)
+    return _core.Tensor.from_buffer(codes, code)
+
+
+def _scale_blocks(count: int) -> _core.Tensor:
+    scales = _core.Tensor.from_buffer(np.ones(count >> 14, np.float32).view(np.uint32), "F32")
+    return _core.Tensor.scale_blocks(_bytes(count, "F8_E4M3"), scales, (1, count >> 10, 1 << 10, 128, 128))
+
+
+def _scale_groups(count: int) -> _core.Tensor:
+    return _core.Tensor.scale_groups(_bytes(count // 2), _bytes(count // 32), count >> 10, 1 << 5)
+
+
+#: Tensors that are decoded while they are read: what it takes to make and read them.
+DERIVED: dict[str, Callable[[int], _core.Tensor]] = {
+    "dequantize/fp8": _scale_blocks,
+    "dequantize/mxfp4": _scale_groups,
+    "dequantize/q8_0": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 32 * 34), "Q8_0"),
+    "dequantize/q4_k": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 256 * 144), "Q4_K"),
+}
+
+
+def _run_derived(make: Callable[[int], _core.Tensor], count: int) -> Run:
+    out = np.empty(count, np.float32)
+    return lambda: make(count).read_into(0, out)
+
+
 def _run_method(name: str, count: int) -> Run:
     method = get_method(name)
     base, *tuned = (tensor.reshape(-1, _rows(count).length) for tensor in _operands("bfloat16", count))
@@ -260,6 +289,8 @@ def list_cases(count: int, folder: Path) -> Iterator[tuple[str, Run]]:
             yield f"kernel/{name}/{dtype}", _run_kernel(make(dtype, count), dtype, count)
     for name, rules in MASKS.items():
         yield f"kernel/mask/{name}/float32", _run_mask(rules("float32", count)[0], count)
+    for name, derive in DERIVED.items():
+        yield f"kernel/{name}/float32", _run_derived(derive, count)
     for name in method_names():
         yield f"method/{name}/bfloat16", _run_method(name, count)
     for fill in ("copy", "weighted_sum"):

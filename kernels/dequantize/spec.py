@@ -4,9 +4,9 @@
     MXFP4:  W[.., 32 g + i] = value(nibble(blocks[.., g, i // 2], i % 2)) * 2^(scales[.., g] - 127)
 
 fp8. In: codes [.., rows, columns] of bytes, F8_E4M3 or F8_E5M2; scales [.., ceil(rows / R), ceil(columns / C)] of
-float32, float16 or bfloat16; the last block of a row or column may be a part of one. (R, C) is (128, 128) in blocks,
-(1, columns) per channel, (rows, columns) per tensor. Files call scales `weight_scale_inv` or `weight_scale`: both are
-multiplied.
+float32, float16, bfloat16 or E8M0 (bytes); the last block of a row or column may be a part of one. (R, C) is (128, 128)
+in blocks, (1, columns) per channel, (rows, columns) per tensor. Files call scales `weight_scale_inv` or `weight_scale`:
+both are multiplied.
 
 MXFP4 (OCP Microscaling Formats 1.0). In: blocks [.., groups, 16] of bytes, in each two codes of E2M1, the low nibble
 first; scales [.., groups] of bytes, E8M0: powers of two, 255 is NaN.
@@ -75,7 +75,7 @@ def run_fp8(codes: Array, scales: Array, block: tuple[int, int], kind: str) -> A
 
     Args:
         codes: [.., rows, columns] uint8.
-        scales: [.., ceil(rows / block[0]), ceil(columns / block[1])], float32, float16 or bfloat16.
+        scales: [.., ceil(rows / block[0]), ceil(columns / block[1])], float32, float16 or bfloat16; uint8: E8M0.
         block: rows and columns that share a scale.
         kind: of the codes, as safetensors name it.
 
@@ -86,7 +86,8 @@ def run_fp8(codes: Array, scales: Array, block: tuple[int, int], kind: str) -> A
     grid = (-(-rows // block[0]), -(-columns // block[1]))
     if scales.shape != (*codes.shape[:-2], *grid):
         raise ValueError(f"scales are {list(scales.shape)}, codes {list(codes.shape)} in blocks of {list(block)}")
-    spread = decode(scales, "float32").repeat(block[0], axis=-2)[..., :rows, :]
+    values = decode_e8m0(scales) if scales.dtype == np.uint8 else decode(scales, "float32")
+    spread = values.repeat(block[0], axis=-2)[..., :rows, :]
     spread = spread.repeat(block[1], axis=-1)[..., :columns]
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         result: Array = decode_fp8(codes, kind) * spread

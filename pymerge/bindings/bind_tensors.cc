@@ -4,6 +4,7 @@
 
 #include "common/combine.h"
 #include "core/error.h"
+#include "dequantize/derived.h"
 #include "jobs.h"
 #include "low_rank/derived.h"
 #include "rows/derived.h"
@@ -86,6 +87,44 @@ Tensor add_low_rank(const Tensor* base, const std::vector<UpdateTuple>& updates,
   return derive(std::move(derived), DType::kF32, rows * columns, std::move(owners));
 }
 
+// Of fp8: (matrices, rows, columns, rows and columns that share a scale).
+using ScaledShape =
+    std::tuple<std::int64_t, std::int64_t, std::int64_t, std::int64_t, std::int64_t>;
+
+template <typename Made>
+Tensor derive_floats(std::shared_ptr<Made> derived, py::list owners) {
+  const std::int64_t count = derived->count();
+  return derive(std::move(derived), DType::kF32, count, std::move(owners));
+}
+
+py::list list_owners(const Tensor& first, const Tensor& second) {
+  py::list owners;
+  owners.append(first.owner);
+  owners.append(second.owner);
+  return owners;
+}
+
+Tensor scale_blocks(const Tensor& codes, const Tensor& scales, const ScaledShape& shape) {
+  const auto [matrices, rows, columns, block_rows, block_columns] = shape;
+  return derive_floats(
+      std::make_shared<ScaledDerived>(
+          codes.view, scales.view,
+          ScaledDerived::Shape{matrices, rows, columns, block_rows, block_columns}),
+      list_owners(codes, scales));
+}
+
+Tensor scale_groups(const Tensor& codes, const Tensor& scales, std::int64_t rows,
+                    std::int64_t groups) {
+  return derive_floats(std::make_shared<TurnedDerived>(codes.view, scales.view, rows, groups),
+                       list_owners(codes, scales));
+}
+
+Tensor unpack_blocks(const Tensor& blocks, const std::string& format) {
+  py::list owners;
+  owners.append(blocks.owner);
+  return derive_floats(std::make_shared<PackedDerived>(blocks.view, format), std::move(owners));
+}
+
 Tensor from_combine(std::shared_ptr<Combine> combine) {
   const DType dtype = combine->out_dtype();
   const std::int64_t count = combine->count();
@@ -124,6 +163,11 @@ void bind_tensors(py::module_& module) {
                   py::arg("rows"), py::arg("width"), py::arg("code"))
       .def_static("add_low_rank", &add_low_rank, py::arg("base"), py::arg("updates"),
                   py::arg("rows"), py::arg("columns"))
+      .def_static("scale_blocks", &scale_blocks, py::arg("codes"), py::arg("scales"),
+                  py::arg("shape"))
+      .def_static("scale_groups", &scale_groups, py::arg("codes"), py::arg("scales"),
+                  py::arg("rows"), py::arg("groups"))
+      .def_static("unpack_blocks", &unpack_blocks, py::arg("blocks"), py::arg("format"))
       .def_static("from_combine", &from_combine, py::arg("combine"))
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
       .def("read_into", &read_into, py::arg("begin"), py::arg("out"))

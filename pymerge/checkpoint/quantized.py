@@ -13,7 +13,7 @@ from typing import Any
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.errors import FormatError
 
-__all__ = ["Scaled", "ScaledWeights", "find_quantization", "find_scaled"]
+__all__ = ["KEYS", "Scaled", "ScaledWeights", "find_quantization", "find_scaled"]
 
 #: Last part of a tensor name -> the scheme that stores it.
 _TRACES = {
@@ -29,10 +29,10 @@ _TRACES = {
     "down_proj_blocks": "MXFP4",
 }
 #: Keys of config.json that describe quantization.
-_KEYS = ("quantization_config", "compression_config")
+KEYS = ("quantization_config", "compression_config")
 
 _FP8 = ("F8_E4M3", "F8_E5M2")
-_SCALES = ("F32", "F16", "BF16")
+_SCALES = ("F32", "F16", "BF16", "F8_E8M0")
 #: Last part of the name of what scales activations, which weights do without.
 _ACTIVATIONS = ("input_scale", "output_scale", "activation_scale", "k_scale", "v_scale", "q_scale")
 _MXFP4_GROUP = 32
@@ -100,7 +100,7 @@ def find_scaled(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) 
     if method == "mxfp4":
         weights = {scaled.name: scaled for scaled in _match_mxfp4(tensors)}
         return ScaledWeights("MXFP4", weights) if weights else None
-    blocks = _find_blocks(settings) if method in ("fp8", "compressed-tensors") else None
+    blocks = _find_blocks(settings)
     if blocks is None:
         return None
     weights = {
@@ -113,14 +113,20 @@ def find_scaled(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) 
 
 
 def _find_settings(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    return next((config[key] for key in _KEYS if isinstance(config.get(key), Mapping)), None)
+    return next((config[key] for key in KEYS if isinstance(config.get(key), Mapping)), None)
 
 
 def _find_blocks(settings: Mapping[str, Any]) -> tuple[tuple[int, int], ...] | None:
     """Sizes of blocks that fp8 scales may have, besides channels and tensors; None if the weights are no plain fp8."""
-    if settings["quant_method"] == "fp8":
+    method = settings.get("quant_method")
+    if method == "fp8":
         size = settings.get("weight_block_size")
         return () if size is None else _read_sizes([size])
+    # A scale per channel; and one per tensor.
+    if method == "fbgemm_fp8" or (method == "modelopt" and settings.get("quant_algo") == "FP8"):
+        return ()
+    if method != "compressed-tensors":
+        return None
     groups = settings.get("config_groups")
     if settings.get("format") != "float-quantized" or not isinstance(groups, Mapping) or not groups:
         return None

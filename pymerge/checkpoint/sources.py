@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.dtypes import BY_NAME, DType
 
-__all__ = ["Derived", "LowRank", "RowChoice", "Rows", "Update", "describe_source", "list_stored"]
+__all__ = ["Dequantized", "Derived", "LowRank", "RowChoice", "Rows", "Update", "describe_source", "list_stored"]
 
 _FLOAT32 = BY_NAME["float32"]
+#: Bytes of matrices that were turned and are kept (TurnedDerived in kernels/dequantize/derived.h).
+_TURNED = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -157,6 +159,46 @@ class LowRank(Derived):
     def settings(self) -> tuple[object, ...]:
         """Ranks and scales."""
         return tuple((update.rank, update.scale, update.transposed) for update in self.updates)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Dequantized(Derived):
+    """A weight that is stored as codes and scales: kernels/dequantize.
+
+    Attributes:
+        scheme: "fp8"; "mxfp4"; else codes are blocks that hold their scales, of the format of that name in GGUF files.
+        origin: what the weight was before, or is taken for.
+        scales: of fp8 and MXFP4.
+        block: rows and columns that share a scale, of fp8.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scheme: str
+    codes: Source
+    origin: DType
+    scales: Source | None = None
+    block: tuple[int, int] | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held while it is read: scales as float32; of MXFP4 some matrices, turned."""
+        if self.scales is None:
+            return 0
+        if self.block is not None:
+            return 4 * self.scales.count
+        matrix = self.shape[-1] * self.shape[-2] * 9 // 16
+        return min(max(_TURNED, 2 * matrix), self.codes.nbytes + self.scales.nbytes)
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """Codes and scales."""
+        return (self.codes, self.scales) if self.scales else (self.codes,)
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """How codes are read."""
+        return (self.scheme, self.shape, self.block)
 
 
 def list_stored(source: Source) -> Iterator[StoredTensor]:

@@ -91,6 +91,7 @@ class Checkpoint:
         tensors: by name, as stored; those that an adapter or a format changes are derived.
         config: config.json, parsed.
         files: weight files in the order of the index, with size in bytes and mtime_ns.
+        remarks: what is to be said to whoever merges it.
     """
 
     ref: ModelRef
@@ -98,3 +99,4 @@ class Checkpoint:
     tensors: Mapping[str, Source]
     config: Mapping[str, Any]
     files: tuple[tuple[Path, int, int], ...]
+    remarks: tuple[str, ...] = ()

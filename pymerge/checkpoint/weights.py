@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pymerge.checkpoint.gguf_header import read_gguf_header
 from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.pickled import SUFFIXES, list_looked_at, read_pickled
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
@@ -26,6 +27,8 @@ def read_weights(path: Path) -> dict[str, StoredTensor]:
         FormatError, DTypeError: it is damaged, or holds what cannot be merged.
         ResourceError: it cannot be opened.
     """
+    if os.fspath(path).endswith(".gguf"):
+        raise FormatError(f"{path}: a GGUF file is a whole model: pymerge merge takes it, as model: {path.name}")
     return read_pickled(path) if is_pickled(path) else read_tensors(path)
 
 
@@ -62,6 +65,8 @@ def read_header(path: Path) -> bytes:
                     file.seek(begin)
                     parts.append((end - begin).to_bytes(8, "little") + file.read(end - begin))
                 return b"".join(parts)
+            if os.fspath(path).endswith(".gguf"):
+                return file.read(read_gguf_header(path).size)
             prefix = file.read(8)
             length = int.from_bytes(prefix, "little")
             if len(prefix) < 8 or length > path.stat().st_size - 8:

@@ -9,11 +9,13 @@ import numpy as np
 
 from pymerge.backends.files import read_into
 from pymerge.backends.reference import ReferenceOps
-from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.feeders import calculated
 from pymerge.execute.memory import find_combine
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
+from pymerge.kernels.dequantize import packed
+from pymerge.kernels.dequantize import spec as dequantize
 from pymerge.kernels.low_rank import spec as low_rank
 from pymerge.kernels.rows import spec as rows
 from pymerge.ops import Combine, Copy
@@ -34,7 +36,8 @@ def read_source(source: Source) -> Array:
 
 
 def _read_stored(stored: StoredTensor) -> Array:
-    array = np.empty(stored.count, NUMPY_DTYPES[stored.dtype.name])
+    # Codes are bytes.
+    array = np.empty(stored.count, NUMPY_DTYPES.get(stored.dtype.name, np.dtype(np.uint8)))
     read_into(stored.path, stored.offset, array.view(np.uint8))
     return array
 
@@ -63,9 +66,26 @@ def _read_staged(source: Staged) -> Array:
     return out
 
 
+def _read_dequantized(source: Dequantized) -> Array:
+    codes = read_source(source.codes)
+    if source.scales is None:
+        return packed.run(codes.reshape(-1, packed.FORMATS[source.scheme][1]), source.scheme).reshape(-1)
+    scales = read_source(source.scales)
+    if source.block is None:
+        *lead, columns, rows = source.shape
+        groups = (*lead, rows, columns // dequantize.MXFP4_GROUP)
+        values = dequantize.run_mxfp4(codes.reshape(*groups, -1), scales.reshape(groups))
+        return values.swapaxes(-1, -2).reshape(-1)
+    *lead, rows, columns = source.shape
+    grid = (*lead, -(-rows // source.block[0]), -(-columns // source.block[1]))
+    kind = source.codes.dtype.code
+    return dequantize.run_fp8(codes.reshape(source.shape), scales.reshape(grid), source.block, kind).reshape(-1)
+
+
 _READERS: dict[type[Any], Callable[[Any], Array]] = {
     StoredTensor: _read_stored,
     Rows: _read_rows,
     LowRank: _read_low_rank,
     Staged: _read_staged,
+    Dequantized: _read_dequantized,
 }

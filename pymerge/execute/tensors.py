@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from pymerge import _core
 from pymerge.backends.files import read_into
-from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 
 __all__ = ["Read", "Tensors"]
@@ -81,8 +81,22 @@ class Tensors:
             None if source.base is None else self.part(source.base), updates, rows, columns
         )
 
+    def _dequantize(self, source: Dequantized) -> _core.Tensor:
+        codes = self.part(source.codes)
+        if source.scales is None:
+            return _core.Tensor.unpack_blocks(codes, source.scheme)
+        scales = self.part(source.scales)
+        if source.block is None:
+            *_, columns, rows = source.shape
+            return _core.Tensor.scale_groups(codes, scales, rows, columns // 32)
+        *_, rows, columns = source.shape
+        return _core.Tensor.scale_blocks(
+            codes, scales, (source.count // (rows * columns), rows, columns, *source.block)
+        )
+
 
 _MAKERS: dict[type[Any], Callable[[Tensors, Any], _core.Tensor]] = {
     Rows: Tensors._take_rows,
     LowRank: Tensors._add_low_rank,
+    Dequantized: Tensors._dequantize,
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint import infer_architecture, open_checkpoint
+from pymerge.checkpoint.gguf import is_gguf
 from pymerge.checkpoint.sources import list_stored
 from pymerge.checkpoint.weights import is_pickled, open_file
 from pymerge.config.values import ModelRef
@@ -24,7 +25,8 @@ def take_inventory(model: str) -> dict[str, Any]:
     """
     # os.path, unlike pathlib, answers no for paths that cannot exist (too long, unknown ~user).
     path = os.path.expanduser(model)
-    checkpoint = (open_file if os.path.isfile(path) else open_checkpoint)(ModelRef(model))
+    single = os.path.isfile(path) and not is_gguf(path)
+    checkpoint = (open_file if single else open_checkpoint)(ModelRef(model))
     tensors = sorted(checkpoint.tensors.values(), key=lambda tensor: tensor.name)
     architecture = infer_architecture(checkpoint)
     return {
@@ -36,7 +38,7 @@ def take_inventory(model: str) -> dict[str, Any]:
         "parameters": sum(tensor.count for tensor in tensors),
         "nbytes": sum(tensor.nbytes for tensor in tensors),
         "files": len(checkpoint.files),
-        "formats": sorted({"pickle" if is_pickled(path) else "safetensors" for path, *_ in checkpoint.files}),
+        "formats": sorted({_name_format(path) for path, *_ in checkpoint.files}),
         "tensors": [
             {
                 "name": tensor.name,
@@ -50,3 +52,7 @@ def take_inventory(model: str) -> dict[str, Any]:
             for stored in (next(list_stored(tensor)),)
         ],
     }
+
+
+def _name_format(path: Path) -> str:
+    return "gguf" if is_gguf(path) else "pickle" if is_pickled(path) else "safetensors"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
 from pymerge.checkpoint.experts import align_experts
+from pymerge.checkpoint.gguf import name_like
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -78,8 +79,11 @@ def open_models(
         else:
             if ref.revision:
                 findings.warn(f'"{ref.path}" is a local folder: its revision is not checked', ref.where)
+            for remark in opened[ref].remarks:
+                findings.warn(remark, ref.where)
     if not opened:
         return {}
+    opened = {ref: name_like(checkpoint, opened.values()) for ref, checkpoint in opened.items()}
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))

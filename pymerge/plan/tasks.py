@@ -88,7 +88,7 @@ class TaskMaker:
         return TensorTask(
             name=part.name,
             shape=sources[0].shape,
-            dtype=self._stored_type(types),
+            dtype=self._stored_type(tuple(stored.origin for stored in sources)),
             sources=sources,
             labels=labels,
             inputs=self.binder.bind(part, present, wide),
@@ -143,7 +143,7 @@ class TaskMaker:
     ) -> TensorTask:
         first = sources[0]
         convert = first.dtype.mergeable and not is_buffer(part.name, first.shape)
-        dtype = self._stored_type((first.dtype,)) if convert else first.dtype
+        dtype = self._stored_type((first.origin,)) if convert else first.dtype
         compute = _FLOAT64 if first.dtype == _FLOAT64 else _FLOAT32
         return TensorTask(part.name, first.shape, dtype, sources, labels, None, compute, must_agree)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pymerge.checkpoint.sources import LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
 from pymerge.checkpoint.values import Source
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.ops import MaskedSum, RankBernoulli, Select, SelectSpread, TaskMerge
@@ -177,7 +177,7 @@ def _count_depth(source: Source) -> int:
 
 
 def _count_derived(tasks: Sequence[TensorTask]) -> int:
-    """What derived sources hold as long as their tasks are under way: factors as float32, choices of rows."""
+    """What derived sources hold as long as their tasks are under way: factors as float32, choices of rows, scales."""
     most = total = 0.0
     for task in tasks:
         held = sum(map(_held_by, task.sources))
@@ -192,6 +192,8 @@ def _held_by(source: Source) -> int:
         own = sum(4 * (update.a.count + update.b.count) for update in source.updates)
     elif isinstance(source, Rows):
         own = 2 * 8 * (len(source.choice.starts) + 2 * len(source.choice.rows))
+    elif isinstance(source, Dequantized):
+        own = source.held
     return own + sum(map(_held_by, source.parts))
 
 

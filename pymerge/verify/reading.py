@@ -11,6 +11,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.checkpoint import Checkpoint, Source, StoredTensor, open_checkpoint
+from pymerge.checkpoint.gguf import is_gguf
 from pymerge.checkpoint.weights import open_file
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError, ResourceError
@@ -33,7 +34,8 @@ def open_model(path: str) -> Checkpoint:
         RecipeError: there is no such model.
         FormatError: it is damaged.
     """
-    return (open_file if Path(path).expanduser().is_file() else open_checkpoint)(ModelRef(path))
+    single = Path(path).expanduser().is_file() and not is_gguf(path)
+    return (open_file if single else open_checkpoint)(ModelRef(path))
 
 
 def storage(stored: Source) -> np.dtype[Any]:

@@ -106,7 +106,7 @@ def test_file_in_place_of_a_folder(here: Path) -> None:
     [
         ("training_args.bin", "expected pytorch_model.bin"),
         ("consolidated.00.pth", "in a layout of their own"),
-        ("model.gguf", "original safetensors"),
+        ("model.gguf", "name one, as model"),
         ("adapter_config.json", "LoRA adapter"),
         ("consolidated.safetensors", "expected model.safetensors"),
         ("README.md", "is the download complete?"),

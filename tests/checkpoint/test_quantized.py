@@ -15,6 +15,8 @@ from pymerge.errors import FormatError
 
 BLOCKS = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
 PLAIN = {"quantization_config": {"quant_method": "fp8", "activation_scheme": "static"}}
+FBGEMM = {"quantization_config": {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0}}
+MODELOPT = {"quantization_config": {"quant_method": "modelopt", "quant_algo": "FP8"}}
 MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}}
 
 
@@ -41,6 +43,8 @@ def store(**tensors: tuple[str, tuple[int, ...]]) -> dict[str, StoredTensor]:
         (PLAIN, ("F8_E4M3", (8, 300, 256)), ("F32", (8,)), (300, 256)),
         (compressed(), ("F8_E4M3", (300, 256)), ("BF16", (300, 1)), (1, 256)),
         (compressed(), ("F8_E4M3", (300, 256)), ("F16", (300,)), (1, 256)),
+        (FBGEMM, ("F8_E4M3", (300, 256)), ("F32", (300, 1)), (1, 256)),
+        (MODELOPT, ("F8_E4M3", (300, 256)), ("F32", ()), (300, 256)),
         (compressed("tensor"), ("F8_E4M3", (300, 256)), ("F32", (1,)), (300, 256)),
         (compressed("block", block_structure=[64, 128]), ("F8_E4M3", (300, 256)), ("F32", (5, 2)), (64, 128)),
     ],
@@ -89,6 +93,7 @@ def test_codes_and_scales_that_do_not_fit_are_an_error(config: Any, tensors: Any
     [
         {"quantization_config": {"quant_method": "gptq"}},
         {"quantization_config": {"quant_method": "awq"}},
+        {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}},
         {"quantization_config": {"quant_method": "bitsandbytes"}},
         {"quantization_config": {"quant_method": "fp8", "weight_block_size": "128"}},
         compressed(form="int-quantized"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gguf
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pymerge.kernels.dequantize import spec
+from pymerge.kernels.dequantize import packed, spec
 
 EVERY = np.arange(256, dtype=np.uint8)
 KINDS = {"F8_E4M3": (ml_dtypes.float8_e4m3fn, 448.0), "F8_E5M2": (ml_dtypes.float8_e5m2, 57344.0)}
@@ -108,3 +109,12 @@ def test_the_reader_of_transformers_agrees_and_turns_matrices() -> None:
     scales = random.integers(100, 140, (2, 6, 3), np.uint8)
     turned = convert_moe_packed_tensors(torch.from_numpy(blocks), torch.from_numpy(scales), dtype=torch.float32)
     assert same(spec.run_mxfp4(blocks, scales).transpose(0, 2, 1), turned.numpy())
+
+
+@pytest.mark.parametrize("name", sorted(set(packed.FORMATS) - {"F32_LESS_ONE"}))
+@pytest.mark.filterwarnings("ignore")
+def test_blocks_are_what_the_field_reads(name: str) -> None:
+    kind = gguf.GGMLQuantizationType[name]
+    assert packed.FORMATS[name] == gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(0).integers(0, 256, (300, packed.FORMATS[name][1]), np.uint8)
+    assert same(packed.run(blocks, name), gguf.quants.dequantize(blocks, kind))
