@@ -5,18 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from pymerge.checkpoint.links import check_link
-from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
+from pymerge.checkpoint.tokenizer_files import COMPANIONS, find_tokenizer_files
 from pymerge.output.files import copy_file
 
 __all__ = ["copy_extras", "find_extras"]
-
-ALWAYS = (
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "normalizer.json",
-)
 
 
 def copy_extras(donor: Path, folder: Path, *, tokenizer: bool) -> tuple[str, ...]:
@@ -38,7 +30,7 @@ def find_extras(donor: Path, *, tokenizer: bool) -> tuple[str, ...]:
     Raises:
         FormatError: one of them is a link to something that is not a model's.
     """
-    names = [name for name in ALWAYS if (donor / name).is_file()]
+    names = [name for name in COMPANIONS if (donor / name).is_file()]
     if tokenizer:
         names += find_tokenizer_files(donor)
     for name in names:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
+from pymerge.checkpoint.remote import Locate
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -58,20 +59,21 @@ def list_references(config: MergeConfig) -> list[ModelRef]:
     return list(dict.fromkeys([entry.model for entry in inputs] + [base for base in bases if base]))
 
 
-def open_models(config: MergeConfig, findings: Findings) -> dict[ModelRef, Model]:
+def open_models(config: MergeConfig, findings: Findings, locate: Locate | None = None) -> dict[ModelRef, Model]:
     """Open all models of a recipe; those that cannot be opened are reported and left out.
 
-    Tensors are keyed as the donor (base, or first model) names them.
+    `locate` finds models of a hub (see `open_checkpoint`). Tensors are keyed as the donor (base, or first model) names
+    them.
     """
     opened: dict[ModelRef, Checkpoint] = {}
     for ref in list_references(config):
         try:
-            opened[ref] = open_checkpoint(ref)
+            opened[ref] = open_checkpoint(ref, locate)
         except PymergeError as error:
             findings.take(error, ref.where)
         else:
-            if ref.revision:
-                findings.warn(f'"{ref.path}" is a local folder: its revision is not checked', ref.where)
+            for note in opened[ref].notes:
+                findings.warn(note, ref.where)
     if not opened:
         return {}
     _warn_of_aliases(opened, findings)
