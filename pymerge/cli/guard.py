@@ -40,7 +40,7 @@ class GuardedGroup(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
-            _complain("interrupted; nothing that looks like a finished model was left behind", error)
+            _complain(str(error) or "interrupted; nothing that looks like a finished model was left behind", error)
             raise typer.Exit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
         except InternalError as error:
             raise typer.Exit(report_bug(error, session)) from error

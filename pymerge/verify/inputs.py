@@ -12,6 +12,8 @@ from pymerge.errors import PymergeError, RecipeError
 from pymerge.output.fingerprint import fingerprint
 from pymerge.output.folder import RECIPE
 from pymerge.plan import make_plan
+from pymerge.plan.findings import Findings
+from pymerge.plan.sources import Model, open_models
 from pymerge.plan.values import MergePlan
 from pymerge.verify.manifest import InputFile, Manifest, parse_files
 from pymerge.verify.values import Check, Finding
@@ -41,7 +43,11 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     paths = _locate(names, models)
     try:
         plan = make_plan(
-            _relocate(config, paths), lenient=manifest.lenient, seed=manifest.seed, allow_crimes=manifest.allow_crimes
+            _relocate(config, paths),
+            lenient=manifest.lenient,
+            seed=manifest.seed,
+            allow_crimes=manifest.allow_crimes,
+            opener=_open_all,
         )
     except PymergeError as error:
         found = error.problems if isinstance(error, RecipeError) else (error,)
@@ -63,6 +69,13 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
         summary += f" (written or copied since: {', '.join(touched)})"
     check = Check("inputs", "not those that were merged" if changed else summary, unchecked=tuple(changed))
     return (None if changed else plan), check
+
+
+def _open_all(config: MergeConfig, findings: Findings) -> Mapping[ModelRef, Model]:
+    """As a merge does, but that a check fetches nothing: a hub's models come from its cache."""
+    from pymerge.hub import Hub
+
+    return open_models(config, findings, Hub(offline=True).locate)
 
 
 def _advise(problem: str) -> str:
