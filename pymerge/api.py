@@ -9,22 +9,29 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pymerge.api_stages import StageFolders
 from pymerge.backends import resolve_backend, resolve_devices
+from pymerge.checkpoint.remote import Locate, Place
 from pymerge.config import load_recipe
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, PymergeError, RecipeError
 from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
 from pymerge.output import MergeReport, find_extras, finish, is_made, make_folder, prepare
+from pymerge.output.fetching import refuse_full_cache
 from pymerge.plan import make_plan
+from pymerge.plan.missing import list_missing
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import make_schedule
+
+if TYPE_CHECKING:
+    from pymerge.hub import Fetcher, Hub, Publisher
 
 __all__ = ["MergeReport", "Stages", "merge", "plan"]
 
@@ -38,6 +45,7 @@ def plan(
     lenient: bool = False,
     seed: int = 0,
     allow_crimes: bool = False,
+    cache: str | os.PathLike[str] | None = None,
 ) -> MergePlan:
     """Work out a merge without reading a weight; finds every mistake in a recipe.
 
@@ -46,6 +54,8 @@ def plan(
         lenient: turn what the established tool silently accepts into warnings.
         seed: of the random masks (dare_linear, dare_ties, della, della_linear).
         allow_crimes: permit models of different architectures.
+        cache: the folder of the hub's cache; None for the environment's. Of a hub's models that are not in it, their
+            small files and the headers of their weights are fetched.
 
     Returns:
         Every output tensor with its sources, parameters, shape and dtype.
@@ -54,6 +64,11 @@ def plan(
         RecipeError: the recipe cannot work; all problems are listed with file, line and column.
         FormatError: a checkpoint is missing or damaged.
     """
+    locate = _make_locate(cache)
+
+    def make(config: MergeConfig) -> MergePlan:
+        return make_plan(config, lenient=lenient, seed=seed, allow_crimes=allow_crimes, locate=locate)
+
     try:
         config = load_recipe(recipe, lenient=True)
     except RecipeError:
@@ -62,19 +77,50 @@ def plan(
         # Once more, strictly: now the error also names what lenient reading had let pass.
         config = load_recipe(recipe)
     if lenient or not config.warnings:
-        return make_plan(config, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
-    problems = [*config.warnings, *_find_problems(config, seed, allow_crimes)]
+        return make(config)
+    problems = [*config.warnings, *_find_problems(config, make)]
     raise RecipeError(sorted(problems, key=lambda problem: problem.where.line if problem.where else 0))
 
 
-def _find_problems(config: MergeConfig, seed: int, allow_crimes: bool) -> tuple[Problem, ...]:
+def _make_locate(cache: str | os.PathLike[str] | None) -> Locate:
+    """What finds models of a hub; merges of folders do without loading it."""
+    hubs: list[Hub] = []
+
+    def locate(repo: str, revision: str | None, adapter: bool) -> Place:
+        from pymerge.hub import Hub
+
+        if not hubs:
+            hubs.append(Hub(cache))
+        return hubs[0].locate(repo, revision, adapter)
+
+    return locate
+
+
+def _find_problems(config: MergeConfig, make: Callable[[MergeConfig], MergePlan]) -> tuple[Problem, ...]:
     try:
-        make_plan(config, seed=seed, allow_crimes=allow_crimes)
+        make(config)
     except RecipeError as error:
         return error.problems
     except PymergeError as error:
         return (Problem(str(error)),)
     return ()
+
+
+def _make_fetcher(plan: MergePlan, cache: str | os.PathLike[str] | None) -> Fetcher | None:
+    missing = list_missing(plan)
+    if not missing:
+        return None
+    from pymerge.hub import Fetcher
+
+    return Fetcher(missing, cache)
+
+
+def _make_publisher(repo: str | None, private: bool) -> Publisher | None:
+    if repo is None:
+        return None
+    from pymerge.hub import Publisher
+
+    return Publisher(repo, private=private)
 
 
 class Stages:
@@ -108,6 +154,9 @@ def merge(
     restart: bool = False,
     hash_inputs: bool = False,
     reflink: bool = True,
+    cache: str | os.PathLike[str] | None = None,
+    push: str | None = None,
+    private: bool = False,
     copy_tokenizer: bool = True,
     write_model_card: bool = True,
     keep_stages: bool = False,
@@ -137,6 +186,10 @@ def merge(
         hash_inputs: put the SHA-256 of every input file into the manifest; reads them once more.
         reflink: let tensors that are copied share the disk space of their source where the file
             system can (XFS, Btrfs).
+        cache: the folder of the hub's cache; None for the environment's. Weights that are not in it are fetched while
+            others are merged.
+        push: `user/name`, where the result goes on the hub, each weight file as soon as it is whole.
+        private: make that a private repository, if it is new.
         copy_tokenizer: take tokenizer and chat template over from the base, or the first model.
         write_model_card: write README.md.
         keep_stages: of a recipe of several documents, merge every stage into a folder in `<out>.stages`, in float32 as
@@ -148,16 +201,19 @@ def merge(
         FormatError, ShapeError, DTypeError: a checkpoint cannot be read or merged.
         NonFiniteError: a result is infinite or NaN (unless `allow_nonfinite`).
         BackendError: the backend that was asked for is not available.
-        ResourceError: disk or memory ran out, or another merge is writing to `out`.
+        ResourceError: disk or memory ran out, another merge is writing to `out`, or the hub does not take the result.
     """
     clock = Stages()
-    planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
+    planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
     # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
     find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
+    refuse_full_cache(planned)
+    publisher = _make_publisher(push, private)
+    locate = _make_locate(cache)
 
     def plan_again(document: MergeConfig, merged: Mapping[str, Path]) -> MergePlan:
-        return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged)
+        return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged, locate=locate)
 
     def carry_out(planned: MergePlan, folder: Path, *, stage: bool = False) -> MergeReport | None:
         schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
@@ -173,7 +229,8 @@ def merge(
             hash_inputs=hash_inputs,
         )
         clock.end("prepare")
-        with preparation.journal as journal:
+        uploading = None if stage else publisher
+        with preparation.journal as journal, uploading or nullcontext():
             execution = execute(
                 schedule,
                 preparation.folder,
@@ -184,6 +241,8 @@ def merge(
                 reflink=reflink,
                 journal=journal,
                 on_progress=on_progress,
+                arrivals=_make_fetcher(planned, cache),
+                on_shard=uploading.add if uploading else None,
             )
             clock.end("merge")
             settings = {
@@ -203,7 +262,10 @@ def merge(
                 copy_tokenizer=copy_tokenizer,
                 write_model_card=write_model_card,
             )
-        clock.end("finish")
+            clock.end("finish")
+            if uploading:
+                report = replace(report, pushed=uploading.finish(preparation.folder))
+                clock.end("push")
         return report
 
     folders = StageFolders.beside(Path(out), keep=keep_stages)

@@ -8,12 +8,7 @@
 namespace pymerge::bindings {
 namespace {
 
-py::tuple read_header(const std::string& path) {
-  SafetensorsHeader header;
-  {
-    const py::gil_scoped_release release;
-    header = read_safetensors_header(path);
-  }
+py::tuple describe(const SafetensorsHeader& header) {
   py::list entries;
   for (const HeaderEntry& entry : header.entries) {
     const py::tuple shape(py::cast(entry.shape));
@@ -24,6 +19,24 @@ py::tuple read_header(const std::string& path) {
   py::dict metadata;
   for (const auto& [key, value] : header.metadata) metadata[py::str(key)] = value;
   return py::make_tuple(entries, metadata);
+}
+
+py::tuple read_header(const std::string& path) {
+  SafetensorsHeader header;
+  {
+    const py::gil_scoped_release release;
+    header = read_safetensors_header(path);
+  }
+  return describe(header);
+}
+
+py::tuple parse_header(const std::string& text, std::int64_t data_size, const std::string& path) {
+  SafetensorsHeader header;
+  {
+    const py::gil_scoped_release release;
+    header = parse_safetensors_header(text, data_size, path);
+  }
+  return describe(header);
 }
 
 }  // namespace
@@ -37,6 +50,9 @@ void bind_io(py::module_& module) {
   module.def("read_header", &read_header, py::arg("path"),
              "Check a safetensors header; ([(name, code, shape, begin, end)], metadata), offsets "
              "absolute in bytes. Raises FormatError.");
+  module.def(
+      "parse_header", &parse_header, py::arg("text"), py::arg("data_size"), py::arg("path"),
+      "The same of a header that is in memory, without its length prefix; `path` is for messages.");
   module.def("sync_folder", &sync_folder, py::arg("path"),
              py::call_guard<py::gil_scoped_release>());
   module.def("reserve_output", &reserve_output, py::arg("path"), py::arg("size"),

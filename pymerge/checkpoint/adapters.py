@@ -15,15 +15,16 @@ from typing import Any
 
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.names import EMBEDDINGS, HEADS, WRAPPERS, last_part
+from pymerge.checkpoint.remote import Place, is_there
 from pymerge.checkpoint.sources import LowRank, Update
 from pymerge.checkpoint.values import Checkpoint, Source, StoredTensor
 from pymerge.checkpoint.weights import describe_file, read_weights
 from pymerge.errors import FormatError, ShapeError
 
-__all__ = ["CONFIG", "adapt"]
+__all__ = ["CONFIG", "WEIGHTS", "adapt"]
 
 CONFIG = "adapter_config.json"
-_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 #: What PEFT puts before a module's name.
 _PREFIX = "base_model.model."
@@ -58,24 +59,24 @@ class _Pair:
     b: StoredTensor | None = None
 
 
-def adapt(checkpoint: Checkpoint, path: str) -> Checkpoint:
+def adapt(checkpoint: Checkpoint, place: Place) -> Checkpoint:
     """Return a checkpoint with an adapter's updates.
 
     Args:
         checkpoint: the model that the adapter was trained on.
-        path: the adapter's folder.
+        place: where the adapter is.
 
     Raises:
         FormatError: it is no LoRA adapter, holds what cannot be applied, or names modules that the model lacks.
         ShapeError: its factors do not fit the model.
     """
-    folder = Path(os.path.expanduser(path)).resolve()
-    weights = next((folder / name for name in _WEIGHTS if os.path.isfile(folder / name)), None)
+    folder, remote = place.folder.resolve(), place.remote
+    weights = next((folder / name for name in WEIGHTS if is_there(folder / name, remote)), None)
     if weights is None or not os.path.isfile(folder / CONFIG):
-        raise FormatError(f"{folder}: an adapter has {CONFIG} and {_WEIGHTS[0]}, and one of them is not here")
+        raise FormatError(f"{folder}: an adapter has {CONFIG} and {WEIGHTS[0]}, and one of them is not here")
     config = read_json(folder / CONFIG)
     _refuse_kinds(folder, config)
-    pairs, saved = _sort(weights, read_weights(weights))
+    pairs, saved = _sort(weights, read_weights(weights, remote))
     tensors: dict[str, Source] = dict(checkpoint.tensors)
     unknown = []
     for name, tensor in saved.items():
@@ -96,8 +97,13 @@ def adapt(checkpoint: Checkpoint, path: str) -> Checkpoint:
             f"{folder}: the adapter changes {listed}, which {checkpoint.folder} does not have; name the model that "
             f"it was trained on (its {CONFIG} says {config.get('base_model_name_or_path')!r})"
         )
-    files = (*checkpoint.files, describe_file(weights))
-    return replace(checkpoint, tensors=tensors, files=files, config=_settle_config(checkpoint, tensors))
+    return replace(
+        checkpoint,
+        tensors=tensors,
+        files=(*checkpoint.files, describe_file(weights, remote)),
+        config=_settle_config(checkpoint, tensors),
+        remote={**checkpoint.remote, **remote},
+    )
 
 
 def _refuse_kinds(folder: Path, config: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def open_gguf(ref: ModelRef) -> Checkpoint:
         "files; they come from base_model where that is a folder"
     )
     # In the place of a folder, so that files beside it are not taken for the model's.
-    return Checkpoint(ref, path, tensors, config, (describe_file(path),), (remark,))
+    return Checkpoint(ref, path, tensors, config, (describe_file(path),), notes=(remark,))
 
 
 def name_like(checkpoint: Checkpoint, others: Iterable[Checkpoint]) -> Checkpoint:

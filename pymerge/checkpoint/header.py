@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from pymerge.checkpoint.remote import RemoteFile
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.dtypes import BY_CODE
 from pymerge.errors import FormatError, ResourceError
 
-__all__ = ["read_tensors"]
+__all__ = ["parse_tensors", "read_tensors"]
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:
@@ -29,10 +31,30 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
         entries, _metadata = _core.read_header(text)
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return _list_tensors(entries, text)
+
+
+def parse_tensors(path: Path, file: RemoteFile) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file that will be at `path`, from its header; as `read_tensors`.
+
+    Raises:
+        FormatError: the header is damaged, does not fit the file's size, or holds an unknown type.
+    """
+    from pymerge import _core
+
+    text = str(path)
+    length = int.from_bytes(file.header[:8], "little")
+    if len(file.header) != 8 + length or len(file.header) > file.size:
+        raise FormatError(f"{path}: the header that the hub gave for it is cut short; is it a safetensors file?")
+    entries, _metadata = _core.parse_header(file.header[8:], file.size - len(file.header), text)
+    return _list_tensors(entries, text)
+
+
+def _list_tensors(entries: Iterable[tuple[str, str, tuple[int, ...], int, int]], path: str) -> dict[str, StoredTensor]:
     tensors = {}
     for name, code, shape, begin, end in entries:
         dtype = BY_CODE.get(code)
         if dtype is None:
             raise FormatError(f'{path}: tensor "{name}" has the unknown type "{code}"; a newer pymerge may know it')
-        tensors[name] = StoredTensor(name, dtype, tuple(shape), text, begin, end - begin)
+        tensors[name] = StoredTensor(name, dtype, tuple(shape), path, begin, end - begin)
     return tensors

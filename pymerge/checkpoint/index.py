@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint.json_files import read_json
+from pymerge.checkpoint.remote import Remote, is_there
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.checkpoint.weights import read_weights
 from pymerge.errors import FormatError
@@ -17,8 +18,11 @@ INDEX = "model.safetensors.index.json"
 PICKLED_INDEX = "pytorch_model.bin.index.json"
 
 
-def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
+def read_index(path: Path, remote: Remote) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     """Read an index and the headers of all shards it names.
+
+    Args:
+        remote: shards that need not be here.
 
     Returns:
         The tensors by name, and the shard files in the order the index first names them.
@@ -32,7 +36,7 @@ def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     shards: dict[str, dict[str, StoredTensor]] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str) or file not in shards:
-            shards[file] = _read_shard(path, name, file)
+            shards[file] = _read_shard(path, name, file, remote)
     tensors = {}
     for name, file in weight_map.items():
         stored = shards[file].get(name)
@@ -44,16 +48,15 @@ def read_index(path: Path) -> tuple[dict[str, StoredTensor], tuple[Path, ...]]:
     return tensors, tuple(path.parent / file for file in shards)
 
 
-def _read_shard(index: Path, tensor: str, file: Any) -> dict[str, StoredTensor]:
+def _read_shard(index: Path, tensor: str, file: Any, remote: Remote) -> dict[str, StoredTensor]:
     """Read one shard after checking that its name cannot lead out of the folder."""
     if not isinstance(file, str) or not file.strip(".") or not file.isprintable() or any(c in file for c in "/\\:"):
         raise FormatError(f'{index}: tensor "{tensor}": {repr(file)[:100]} is not a plain file name in the same folder')
     shard = index.parent / file
-    # os.path, unlike pathlib, answers no for names that cannot exist (too long).
-    if not os.path.isfile(shard):
+    if not is_there(shard, remote):
         what = "is no regular file" if os.path.lexists(shard) and not shard.is_symlink() else "is missing"
         raise FormatError(f"{index}: the shard {file} {what}; finish the download of {index.parent}")
-    return read_weights(shard)
+    return read_weights(shard, remote)
 
 
 def _check_strays(index: Path, file: str, strays: list[str]) -> None:

@@ -10,11 +10,14 @@ name, or into a hub's cache.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from pymerge.errors import FormatError
 
 __all__ = ["check_link"]
+
+_HASH = re.compile("[0-9a-f]{64}")
 
 
 def check_link(path: Path) -> None:
@@ -26,7 +29,9 @@ def check_link(path: Path) -> None:
     real = Path(os.path.realpath(path))
     home = Path(os.path.realpath(path.parent))
     is_blob = real.parent.name == "blobs" and real.parent.parent.name.startswith("models--")
-    if real.is_relative_to(home) or real.name == path.name or is_blob:
+    # Newer caches keep a file that several models have once: blobs/<2 digits>/<hash>.
+    is_shared = (real.parent.parent.name, real.parent.name) == ("blobs", real.name[:2]) and _HASH.fullmatch(real.name)
+    if real.is_relative_to(home) or real.name == path.name or is_blob or is_shared:
         return
     raise FormatError(
         f"{path}: is a link to {real}, which is not a file of this model, and would be copied into the output; "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["GENERATION", "TEMPLATE_FOLDER", "TOKENIZER", "find_tokenizer_files"]
+__all__ = ["COMPANIONS", "GENERATION", "TEMPLATE_FOLDER", "TOKENIZER", "find_tokenizer_files"]
 
 GENERATION = "generation_config.json"
 
@@ -19,6 +19,14 @@ TOKENIZER = (
     "merges.txt",
     "chat_template.jinja",
     "chat_template.json",
+)
+#: Files besides that a model needs to be used.
+COMPANIONS = (
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "normalizer.json",
 )
 TEMPLATE_FOLDER = "additional_chat_templates"
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pymerge.checkpoint.remote import Remote
 from pymerge.config.values import ModelRef
 from pymerge.dtypes import DType
 
@@ -90,8 +91,9 @@ class Checkpoint:
         folder: the local folder (absolute).
         tensors: by name, as stored; those that an adapter or a format changes are derived.
         config: config.json, parsed.
-        files: weight files in the order of the index, with size in bytes and mtime_ns.
-        remarks: what is to be said to whoever merges it.
+        files: weight files in the order of the index, with size in bytes and mtime_ns (0 while they are not here).
+        remote: those of them that come from a hub.
+        notes: what the user should know about how it was found.
     """
 
     ref: ModelRef
@@ -99,4 +101,5 @@ class Checkpoint:
     tensors: Mapping[str, Source]
     config: Mapping[str, Any]
     files: tuple[tuple[Path, int, int], ...]
-    remarks: tuple[str, ...] = ()
+    remote: Remote = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

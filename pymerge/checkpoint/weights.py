@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from pymerge.checkpoint.gguf_header import read_gguf_header
-from pymerge.checkpoint.header import read_tensors
+from pymerge.checkpoint.header import parse_tensors, read_tensors
 from pymerge.checkpoint.pickled import SUFFIXES, list_looked_at, read_pickled
+from pymerge.checkpoint.remote import Remote
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError
@@ -20,8 +21,15 @@ def is_pickled(path: Path | str) -> bool:
     return os.fspath(path).endswith(SUFFIXES)
 
 
-def read_weights(path: Path) -> dict[str, StoredTensor]:
+#: What there is of folders that no hub knows of.
+_NOTHING: Remote = {}
+
+
+def read_weights(path: Path, remote: Remote = _NOTHING) -> dict[str, StoredTensor]:
     """Tensors of a weight file by name, in file order; no weight is read.
+
+    Args:
+        remote: files that need not be here; their headers are known.
 
     Raises:
         FormatError, DTypeError: it is damaged, or holds what cannot be merged.
@@ -29,6 +37,8 @@ def read_weights(path: Path) -> dict[str, StoredTensor]:
     """
     if os.fspath(path).endswith(".gguf"):
         raise FormatError(f"{path}: a GGUF file is a whole model: pymerge merge takes it, as model: {path.name}")
+    if path in remote and not path.exists():
+        return parse_tensors(path, remote[path])
     return read_pickled(path) if is_pickled(path) else read_tensors(path)
 
 
@@ -38,12 +48,14 @@ def open_file(ref: ModelRef) -> Checkpoint:
     return Checkpoint(ref, path.parent, read_weights(path), {}, (describe_file(path),))
 
 
-def describe_file(path: Path) -> tuple[Path, int, int]:
-    """A weight file with its size in bytes and mtime_ns, by which it is known again.
+def describe_file(path: Path, remote: Remote = _NOTHING) -> tuple[Path, int, int]:
+    """A weight file with its size in bytes and mtime_ns, by which it is known again; of one that is not here 0.
 
     Raises:
         FormatError: it is gone.
     """
+    if path in remote and not path.exists():
+        return path, remote[path].size, 0
     try:
         status = path.stat()
     except OSError as error:

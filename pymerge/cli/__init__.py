@@ -21,6 +21,7 @@ from pymerge.cli.merge_files import merge_files
 from pymerge.cli.methods import methods
 from pymerge.cli.options import show_version
 from pymerge.cli.plan import plan
+from pymerge.cli.push import push
 from pymerge.cli.verify import verify
 
 __all__ = ["app", "main", "run"]
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (merge, merge_files, plan, inspect, verify, methods, doctor):
+for command in (merge, merge_files, plan, push, inspect, verify, methods, doctor):
     app.command()(command)
 app.add_typer(bench)
 

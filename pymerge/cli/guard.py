@@ -43,7 +43,9 @@ class GuardedGroup(typer.core.TyperGroup):
             interrupt = find_interrupt(error)
             if interrupt is None:
                 raise
-            _complain("interrupted; nothing that looks like a finished model was left behind", interrupt)
+            _complain(
+                str(interrupt) or "interrupted; nothing that looks like a finished model was left behind", interrupt
+            )
             raise typer.Exit(TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED) from None
         except InternalError as error:
             raise typer.Exit(report_bug(error, session)) from error

@@ -36,6 +36,9 @@ def merge(
     allow_crimes: options.allow_crimes = False,
     allow_nonfinite: options.allow_nonfinite = False,
     reflink: options.reflink = True,
+    cache: options.cache = None,
+    push: options.push = None,
+    private: options.private = False,
     copy_tokenizer: options.copy_tokenizer = True,
     write_model_card: options.write_model_card = True,
     keep_stages: options.keep_stages = False,
@@ -49,7 +52,7 @@ def merge(
     answer = Format.QUIET if quiet else answer
     chosen, devices = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
-        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, answer=answer)
+        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, cache, answer=answer)
         return
     from pymerge import api
 
@@ -71,6 +74,9 @@ def merge(
             restart=restart,
             hash_inputs=hash_inputs,
             reflink=reflink,
+            cache=cache,
+            push=push,
+            private=private,
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
             keep_stages=keep_stages,
@@ -88,6 +94,8 @@ def show_report(report: MergeReport, out: Path, answer: Format) -> None:
     elif answer is Format.HUMAN:
         _summarize(report)
         print(out)
+        if report.pushed:
+            print(report.pushed)
 
 
 def _summarize(report: MergeReport) -> None:

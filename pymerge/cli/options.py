@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
@@ -95,6 +96,19 @@ write_model_card = Annotated[bool, typer.Option("--write-model-card/--no-write-m
 keep_stages = Annotated[
     bool, typer.Option("--keep-stages", help="Keep what each stage of the recipe makes, in OUT.stages.")
 ]
+cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--transformers-cache", metavar="DIR", help="Cache of the hub's models. [default: HF_HUB_CACHE, or HF_HOME/hub]"
+    ),
+]
+push = Annotated[
+    str | None,
+    typer.Option(
+        "--push", metavar="USER/NAME", help="Upload the result to the hub, each weight file when it is whole."
+    ),
+]
+private = Annotated[bool, typer.Option("--private", help="Make the hub's repository a private one, if it is new.")]
 tensors = Annotated[bool, typer.Option("--tensors", help="List every tensor.")]
 answer = Annotated[Format, typer.Option("--format", help="How to answer.")]
 quiet = Annotated[bool, typer.Option("--quiet/--no-quiet", "-q", help="Same as --format quiet.")]
@@ -133,7 +147,6 @@ PEER_OPTIONS = (
     PeerOption("--write-threads", _WRITER, flag=False),
     PeerOption("--safe-serialization", "the output is always safetensors"),
     PeerOption("--trust-remote-code", "code that comes with a model is never run"),
-    PeerOption("--transformers-cache", "models are read from local folders only", flag=False),
     PeerOption("--lora-merge-cache", _ADAPTERS, flag=False),
     PeerOption("--lora-merge-dtype", _ADAPTERS, flag=False),
     PeerOption("--unsafe-truncate-embeddings", "embeddings of different sizes are refused, never cut"),

@@ -25,6 +25,7 @@ def plan(
     lenient: options.lenient = False,
     allow_crimes: options.allow_crimes = False,
     reflink: options.reflink = True,
+    cache: options.cache = None,
     tensors: options.tensors = False,
     answer: options.answer = Format.HUMAN,
     verbose: options.verbose = False,
@@ -33,7 +34,7 @@ def plan(
     from pymerge import api
     from pymerge.schedule import make_schedule
 
-    planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes)
+    planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
     schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     show_plan(schedule, out, answer, reflink=reflink, tensors=tensors)
 
@@ -66,6 +67,7 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         "layers": str(facts["layers"]),
         "tensors": f"{facts['merged']:,} merged, {facts['copied']:,} copied",
         **({"shares": shared} if facts["shared"] else {}),
+        **({"to fetch": f"{format_bytes(facts['fetched'])} from the hub"} if facts["fetched"] else {}),
         "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
         "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x safetensors",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",

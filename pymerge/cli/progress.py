@@ -42,7 +42,9 @@ def show_progress(*, visible: bool) -> Iterator[OnProgress | None]:
         def update(now: Progress) -> None:
             speeds = describe(now)
             tensor = shorten(printable(now.tensor).removesuffix(".weight"), console.width - len(speeds) - _FURNITURE)
-            bar.update(task, completed=now.written, total=now.total, speeds=speeds, tensor=tensor)
+            bar.update(
+                task, completed=now.written + now.fetched, total=now.total + now.to_fetch, speeds=speeds, tensor=tensor
+            )
 
         yield update
 
@@ -50,8 +52,9 @@ def show_progress(*, visible: bool) -> Iterator[OnProgress | None]:
 def describe(now: Progress) -> str:
     """Bytes done and the mean speeds so far."""
     seconds = max(now.seconds, 1e-3)
+    fetched = f"fetched {format_bytes(now.fetched)} of {format_bytes(now.to_fetch)}, " if now.to_fetch else ""
     return (
-        f"{format_bytes(now.written)} of {format_bytes(now.total)}, "
+        f"{fetched}{format_bytes(now.written)} of {format_bytes(now.total)}, "
         f"in {format_bytes(now.read / seconds)}/s, out {format_bytes(now.written / seconds)}/s"
     )
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from pymerge import _core
+from pymerge.execute.arrivals import Gate
 from pymerge.execute.checkpoints import Checkpoints
 from pymerge.execute.feeders import Feeder, calculated
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.programs import Decided, Steps, follow
 from pymerge.execute.restore import Kept, temporary_name
 from pymerge.execute.usage import MemoryWatch
-from pymerge.execute.values import OnProgress, Progress
+from pymerge.execute.values import OnProgress, OnShard, Progress
 from pymerge.ops import Combine, Copy, Cut, Measure
 from pymerge.plan.values import TensorTask
 from pymerge.schedule.values import Schedule
@@ -33,6 +34,8 @@ _PROGRESS_EVERY = 0.1
 _COUNTED = 8
 #: Output files open at once, however small they are: far below the usual limit of 1024 descriptors.
 _OPEN_SHARDS = 64
+#: In the place of a task whose inputs are still to come.
+_NOT_YET = (-1, -1, -1)
 
 
 @dataclass(slots=True)
@@ -60,6 +63,8 @@ class Flow:
         allow_nonfinite: bool,
         reflink: bool,
         report: OnProgress | None,
+        gate: Gate | None = None,
+        on_shard: OnShard | None = None,
     ) -> None:
         self._schedule = schedule
         self._tasks = schedule.plan.tasks
@@ -69,6 +74,9 @@ class Flow:
         self._allow_nonfinite = allow_nonfinite
         self._reflink = reflink
         self._report = report
+        self._gate = gate
+        self._on_shard = on_shard
+        self._told: set[int] = set()
         self._started = self._next_report = time.monotonic()
         self._total = sum(shard.size for shard in schedule.shards)
         self._flights: dict[int, _Flight] = {}
@@ -97,27 +105,44 @@ class Flow:
         if self._report:
             status = self._engine.status()
             done = status["written"]
-            self._report(Progress(now - self._started, status["read"], done, self._total, self._current))
+            fetched = self._gate.fetched if self._gate else (0, 0)
+            self._report(Progress(now - self._started, status["read"], done, self._total, self._current, *fetched))
 
     def run(self, kept: Kept) -> None:
         """Drive every task to its last byte, but for those of which the bytes are kept."""
+        if self._gate:
+            self._gate.begin(kept)
         self._find_group_cuts()
         waiting = self._placements(kept)
         more = True
         while True:
             status = self._engine.status()
             while more and self._has_room(status["written"], status["shards_finished"]):
-                more = self._start_next(waiting)
+                step = next(waiting, None)
+                more = step is not None
+                if step is None or step is _NOT_YET:
+                    break
+                self._start(*step)
             for ticket, answer in self._feeder.collect(_POLL):
                 self._advance(ticket, answer)
             self._note_nonfinite()
             self._checkpoints.check()
+            self._tell_shards(status["shards_finished"])
             self.tell(self._current)
             if not more and not self._flights and status["shards_finished"] == len(self._schedule.shards):
                 break
         self._checkpoints.end()
         self._checkpoints.collect()
         self._tell()
+
+    def _tell_shards(self, finished: int) -> None:
+        """Tell which shards have their final names by now."""
+        if self._on_shard is None or finished == len(self._told):
+            return
+        for number, shard in enumerate(self._schedule.shards[: self.opened]):
+            if number not in self._told and not (self._folder / temporary_name(shard.name)).exists():
+                self._told.add(number)
+                self._on_shard(self._folder / shard.name)
 
     def _find_group_cuts(self) -> None:
         """Answer the selects of groups, which look at many tensors, before any tensor is merged."""
@@ -131,7 +156,7 @@ class Flow:
             waiting = list(requests.items())[::-1]
             running: set[int] = set()
             while waiting or running:
-                while waiting and len(running) < _COUNTED:
+                while waiting and len(running) < _COUNTED and self._passes(waiting[-1][0]):
                     number, request = waiting.pop()
                     self.tell(self._tasks[number].name)
                     self._feeder.measure(number, self._tasks[number], request)
@@ -143,6 +168,10 @@ class Flow:
 
         self._group_cuts = find_group_cuts(self._tasks, selects, measure)
 
+    def _passes(self, number: int) -> bool:
+        """Whether a task's inputs are here."""
+        return self._gate is None or self._gate.passes(number)
+
     def _has_room(self, written: int, finished: int) -> bool:
         return (
             self._measuring < self._feeder.ahead
@@ -151,7 +180,9 @@ class Flow:
         )
 
     def _placements(self, kept: Kept) -> Iterator[tuple[int, int, int]]:
-        """(shard, segment, task) in file order; a shard's file is opened when it is reached."""
+        """(shard, segment, task) in file order, or that it is too early for the next one; a shard's file is opened when
+        it is reached.
+        """
         for number, (shard, there) in enumerate(zip(self._schedule.shards, kept.segments, strict=True)):
             segments = [(0, len(shard.header)), *((p.offset, p.nbytes) for p in shard.placements)]
             temporary = self._folder / temporary_name(shard.name)
@@ -159,7 +190,12 @@ class Flow:
             twins = [
                 (at, self._feeder.tensor(placement.twin))
                 for at, placement in enumerate(shard.placements, 1)
-                if placement.twin is not None and placement.in_step and self._reflink and at not in skipped
+                if placement.twin is not None
+                and placement.in_step
+                and self._reflink
+                and at not in skipped
+                # What comes later is copied: opening waits for nothing.
+                and self._passes(placement.task)
             ]
             final = str(self._folder / shard.name)
             opened = self._engine.open_shard(str(temporary), final, segments, twins, there)
@@ -169,13 +205,11 @@ class Flow:
             self._decided += len(shard.header) + sum(segments[at][1] for at in there)
             for at, placement in enumerate(shard.placements, 1):
                 if at not in skipped:
+                    while not self._passes(placement.task):
+                        yield _NOT_YET
                     yield number, at, placement.task
 
-    def _start_next(self, waiting: Iterator[tuple[int, int, int]]) -> bool:
-        step = next(waiting, None)
-        if step is None:
-            return False
-        shard, segment, index = step
+    def _start(self, shard: int, segment: int, index: int) -> None:
         task = self._tasks[index]
         self._current = task.name
         self._where[shard, segment] = task
@@ -185,7 +219,6 @@ class Flow:
         self._flights[ticket] = _Flight(shard, segment, task, program, nbytes)
         self._measuring += nbytes
         self._advance(ticket, None)
-        return True
 
     def _advance(self, ticket: int, answer: object) -> None:
         flight = self._flights[ticket]

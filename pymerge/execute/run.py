@@ -12,6 +12,7 @@ from pathlib import Path
 from pymerge import _core
 from pymerge.backends import DEVICE_BACKENDS, load_lanes, load_ops, resolve_backend
 from pymerge.errors import PymergeError, add_note
+from pymerge.execute.arrivals import Arrivals, Gate
 from pymerge.execute.checkpoints import Checkpoints
 from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.flow import Flow
@@ -19,7 +20,7 @@ from pymerge.execute.inputs import check_unchanged
 from pymerge.execute.journal import Journal
 from pymerge.execute.restore import restore, temporary_name
 from pymerge.execute.usage import disk_bytes, name_limit
-from pymerge.execute.values import ExecutionReport, OnProgress
+from pymerge.execute.values import ExecutionReport, OnProgress, OnShard
 from pymerge.schedule.values import Schedule, Shard
 
 __all__ = ["execute"]
@@ -91,6 +92,8 @@ def execute(
     reflink: bool = True,
     journal: Journal | None = None,
     on_progress: OnProgress | None = None,
+    arrivals: Arrivals | None = None,
+    on_shard: OnShard | None = None,
 ) -> ExecutionReport:
     """Write every shard of a schedule into `folder`.
 
@@ -101,6 +104,8 @@ def execute(
     Args:
         devices: for a backend of devices, such as "cuda:0"; they share the tensors. None: the current one.
         vram: bytes of each device that may be used; None takes most of what is free.
+        arrivals: brings inputs that are not here yet.
+        on_shard: called with each weight file that is complete.
 
     Raises:
         NonFiniteError: a merged value is not finite (unless `allow_nonfinite`).
@@ -134,6 +139,8 @@ def execute(
         allow_nonfinite=allow_nonfinite,
         reflink=reflink,
         report=on_progress,
+        gate=Gate(schedule, arrivals) if arrivals else None,
+        on_shard=on_shard,
     )
     doubtful = False
     try:
@@ -151,6 +158,8 @@ def execute(
         if journal is not None:
             journal.record(checkpoints.digests, durable=False)
     except BaseException as error:
+        if arrivals:
+            arrivals.close()
         engine.stop()
         checkpoints.end()
         if doubtful and journal is not None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["ExecutionReport", "OnProgress", "Progress"]
+__all__ = ["ExecutionReport", "OnProgress", "OnShard", "Progress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class Progress:
     """A moment of a merge; sizes in bytes, `seconds` since its start.
 
     `read` counts every pass over the inputs; `written` what has reached the output files, out of
-    `total`. `tensor` is the output tensor last handed to the kernels.
+    `total`. `tensor` is the output tensor last handed to the kernels. `fetched` is what has come from a hub, of
+    `to_fetch` in all.
     """
 
     seconds: float
@@ -22,9 +24,13 @@ class Progress:
     written: int
     total: int
     tensor: str
+    fetched: int = 0
+    to_fetch: int = 0
 
 
 OnProgress: TypeAlias = Callable[[Progress], None]
+#: Called with each weight file that has its final name and all of its bytes.
+OnShard: TypeAlias = Callable[[Path], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,11 @@ from pathlib import Path
 
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.links import check_link
-from pymerge.checkpoint.tokenizer_files import GENERATION, find_tokenizer_files
+from pymerge.checkpoint.tokenizer_files import COMPANIONS, GENERATION, find_tokenizer_files
 from pymerge.output.files import copy_file, write_bytes, write_json
 from pymerge.plan.values import MergePlan
 
 __all__ = ["copy_extras", "find_extras", "write_extras"]
-
-ALWAYS = (
-    GENERATION,
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "normalizer.json",
-)
 
 
 def write_extras(plan: MergePlan, folder: Path, *, tokenizer: bool) -> tuple[str, ...]:
@@ -59,7 +51,7 @@ def find_extras(donor: Path, *, tokenizer: bool) -> tuple[str, ...]:
     Raises:
         FormatError: one of them is a link to something that is not a model's.
     """
-    names = [name for name in ALWAYS if (donor / name).is_file()]
+    names = [name for name in COMPANIONS if (donor / name).is_file()]
     if tokenizer:
         names += find_tokenizer_files(donor)
     for name in names:

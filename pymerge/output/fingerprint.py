@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from pymerge.checkpoint.remote import RemoteFile
 from pymerge.checkpoint.values import Checkpoint
 from pymerge.checkpoint.weights import read_header
 from pymerge.errors import FormatError
@@ -14,6 +16,8 @@ from pymerge.errors import FormatError
 __all__ = ["digest_bytes", "digest_header", "fingerprint"]
 
 _CHUNK = 4 << 20
+#: Digits of a SHA-256.
+_SHA256 = 64
 #: Files that are read at once.
 _READERS = 4
 
@@ -22,18 +26,30 @@ def fingerprint(model: Checkpoint, *, whole: bool = False) -> dict[str, Any]:
     """The sizes, times and digests of the headers of a model's files; with `whole` also SHA-256 of the
     files, as model hubs give it.
 
+    A hub's file has its etag in the place of a time: it is the same before it was fetched, after, and in another cache.
+
     Raises:
         FormatError: a file is damaged, or gone.
     """
-    files = [
-        {"name": path.name, "size": size, "mtime_ns": mtime, "header_blake2b": digest_header(path)}
-        for path, size, mtime in model.files
-    ]
+    files = [_describe(path, size, mtime, model.remote.get(path)) for path, size, mtime in model.files]
     if whole:
         with ThreadPoolExecutor(_READERS) as readers:
-            for file, digest in zip(files, readers.map(_digest_file, (path for path, *_ in model.files)), strict=True):
-                file["sha256"] = digest
-    return {"model": str(model.ref), "files": files}
+            digests = readers.map(_digest_whole, (path for path, *_ in model.files), files)
+            for file, digest in zip(files, digests, strict=True):
+                file |= {"sha256": digest} if digest else {}
+    commits = {file.repo: file.commit for file in model.remote.values()}
+    return {"model": str(model.ref), **({"commits": commits} if commits else {}), "files": files}
+
+
+def _describe(path: Path, size: int, mtime: int, remote: RemoteFile | None) -> dict[str, Any]:
+    known = {"mtime_ns": mtime} if remote is None else {"etag": remote.etag}
+    header = remote.header if remote and not path.exists() else b""
+    return {
+        "name": path.name,
+        "size": size,
+        **known,
+        "header_blake2b": digest_bytes(header) if header else digest_header(path),
+    }
 
 
 def digest_header(path: Path) -> str:
@@ -48,6 +64,14 @@ def digest_header(path: Path) -> str:
 def digest_bytes(header: bytes) -> str:
     """BLAKE2b-128 of a header with its length before it."""
     return hashlib.blake2b(header, digest_size=16).hexdigest()
+
+
+def _digest_whole(path: Path, file: Mapping[str, Any]) -> str | None:
+    """SHA-256 of a file: the hub's, if it is one of the hub's large files; None of one that is not here."""
+    etag = file.get("etag", "")
+    if len(etag) == _SHA256:
+        return str(etag)
+    return _digest_file(path) if path.exists() or not etag else None
 
 
 def _digest_file(path: Path) -> str:

@@ -16,6 +16,7 @@ from pymerge.execute.restore import temporary_name
 from pymerge.execute.values import ExecutionReport
 from pymerge.output.card import write_card
 from pymerge.output.extras import write_extras
+from pymerge.output.fetching import count_fetched_beside
 from pymerge.output.files import sync_folder, write_json, write_text
 from pymerge.output.identity import describe_differences, make_identity
 from pymerge.output.manifest import MANIFEST, make_manifest
@@ -213,11 +214,15 @@ def refuse_full_disk(schedule: Schedule, folder: Path, reflink: bool) -> None:
     for shard in schedule.shards:
         temporary = folder / temporary_name(shard.name)
         needed -= min(shard.size, temporary.stat().st_blocks * 512) if temporary.is_file() else 0
+    fetched = count_fetched_beside(schedule.plan, folder)
+    needed += fetched
     disk = shutil.disk_usage(folder)
     free = disk.free
     # A disk of no size at all is one without a limit (tmpfs).
     if disk.total and needed > free:
         raise ResourceError(
-            f"output folder {folder}: the merge writes {needed:,} bytes and the disk has {free:,} free; "
+            f"output folder {folder}: the merge writes {needed - fetched:,} bytes "
+            + (f"and fetches {fetched:,} to the same disk, " if fetched else "")
+            + f"and the disk has {free:,} free; "
             f"make room for {needed - free:,} more, or name a folder on another disk"
         )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pymerge.output.fetching import count_fetched
 from pymerge.output.sharing import count_shareable
 from pymerge.plan.costs import count_costs
 from pymerge.plan.values import MergePlan, TensorTask
@@ -40,6 +41,7 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[
         "threads": schedule.resources.threads,
         "memory": schedule.resources.memory,
         "shared": shared,
+        "fetched": count_fetched(plan),
         "needed": needed,
         "free": shutil.disk_usage(existing).free,
         "warnings": [str(problem) for problem in plan.warnings],

@@ -26,6 +26,7 @@ class MergeReport:
         execution: time, bytes, memory.
         memory: the budget, in bytes.
         stages: seconds of plan, prepare, merge and finish.
+        pushed: where the result is on the hub; None if it was not sent there.
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class MergeReport:
     execution: ExecutionReport
     memory: int
     stages: Mapping[str, float] = field(default_factory=dict)
+    pushed: str | None = None
 
     @classmethod
     def collect(

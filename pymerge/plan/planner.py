@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
+from pymerge.checkpoint import Checkpoint, open_checkpoint
+from pymerge.checkpoint.remote import Locate
 from pymerge.config import suggest_name
 from pymerge.config.values import MergeConfig, ModelRef
 from pymerge.errors import InternalError, PymergeError
@@ -52,6 +54,7 @@ def make_plan(
     opener: Opener | None = None,
     partial: bool = False,
     merged: Mapping[str, Path] | None = None,
+    locate: Locate | None = None,
 ) -> MergePlan:
     """Work out a merge from headers alone; no weight is read.
 
@@ -63,6 +66,7 @@ def make_plan(
         opener: opens the models; those of one merge need not be folders.
         partial: models may lack tensors, which are merged from those that have them.
         merged: folders of stages that are merged already.
+        locate: finds models of a hub (see `open_checkpoint`).
 
     Raises:
         RecipeError: the recipe cannot work; carries every problem that was found.
@@ -70,19 +74,28 @@ def make_plan(
     """
     if config.stages:
         with tempfile.TemporaryDirectory(prefix="pymerge-") as desk:
-            return _plan_stages(config, lenient, seed, allow_crimes, merged or {}, Path(desk))
-    return _plan_document(config, lenient, seed, allow_crimes, opener or open_models, partial)
+            return _plan_stages(config, lenient, seed, allow_crimes, merged or {}, locate, Path(desk))
+    open_one = functools.partial(open_checkpoint, locate=locate)
+    open_all = opener or functools.partial(open_models, opener=open_one)
+    return _plan_document(config, lenient, seed, allow_crimes, open_all, open_one, partial)
 
 
 def _plan_stages(
-    config: MergeConfig, lenient: bool, seed: int, allow_crimes: bool, merged: Mapping[str, Path], desk: Path
+    config: MergeConfig,
+    lenient: bool,
+    seed: int,
+    allow_crimes: bool,
+    merged: Mapping[str, Path],
+    locate: Locate | None,
+    desk: Path,
 ) -> MergePlan:
     stages: dict[str, MergePlan] = {}
     separate: list[str] = []
-    open_all = functools.partial(open_models, opener=StageOpener(stages, merged, desk))
+    open_one = StageOpener(stages, merged, desk, locate)
+    open_all = functools.partial(open_models, opener=open_one)
 
     def plan_document(document: MergeConfig) -> MergePlan:
-        plan = _plan_document(document, lenient, seed, allow_crimes, open_all, False)
+        plan = _plan_document(document, lenient, seed, allow_crimes, open_all, open_one, False)
         separate.extend(name for name in list_separate(plan, stages) if name not in separate)
         return settle_models(plan, stages)
 
@@ -95,13 +108,19 @@ def _plan_stages(
 
 
 def _plan_document(
-    config: MergeConfig, lenient: bool, seed: int, allow_crimes: bool, opener: Opener, partial: bool
+    config: MergeConfig,
+    lenient: bool,
+    seed: int,
+    allow_crimes: bool,
+    open_all: Opener,
+    open_one: Callable[[ModelRef], Checkpoint],
+    partial: bool,
 ) -> MergePlan:
     findings = Findings(lenient=lenient)
     for warning in config.warnings:
         findings.warn(warning.message, warning.where, warning.hint)
     method = _find_method(config, findings)
-    models = opener(config, findings)
+    models = open_all(config, findings)
     grouped = group_modules(config, method, findings) if method else ()
     groups = tuple(group for each in grouped for group in each)
     if method:
@@ -110,7 +129,7 @@ def _plan_document(
     if method and len(models) == len(list_references(config)):
         check_architectures(models, allow_crimes, findings)
         donor = models[config.base_model] if config.base_model else next(iter(models.values()))
-        arranged = arrange_vocabulary(config, models, findings)
+        arranged = arrange_vocabulary(config, models, open_one, findings)
         models = arranged.models
         donor = models[donor.checkpoint.ref]
         sections = make_sections(config, grouped, models, donor, findings)

@@ -77,10 +77,8 @@ def open_models(
         except PymergeError as error:
             findings.take(error, ref.where)
         else:
-            if ref.revision:
-                findings.warn(f'"{ref.path}" is a local folder: its revision is not checked', ref.where)
-            for remark in opened[ref].remarks:
-                findings.warn(remark, ref.where)
+            for note in opened[ref].notes:
+                findings.warn(note, ref.where)
     if not opened:
         return {}
     opened = {ref: name_like(checkpoint, opened.values()) for ref, checkpoint in opened.items()}

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pymerge.checkpoint import Checkpoint, Source, open_checkpoint
-from pymerge.checkpoint.adapters import adapt
+from pymerge.checkpoint.folder import add_adapter
 from pymerge.checkpoint.json_files import read_json
+from pymerge.checkpoint.remote import Locate
 from pymerge.checkpoint.tokenizer_files import GENERATION
 from pymerge.config.values import ModelRef
 from pymerge.plan.costs import find_twin
@@ -41,21 +42,22 @@ class StageOpener:
     Attributes:
         merged: folders of stages that are merged already.
         desk: a folder for the small files of stages whose tokenizer is a new one, as long as plans are made.
+        locate: finds models of a hub.
     """
 
     stages: Stages
     merged: Mapping[str, Path]
     desk: Path
+    locate: Locate | None = None
 
     def __call__(self, ref: ModelRef) -> Checkpoint:
         """Open a model; raises as `open_checkpoint`."""
         stage = _find_stage(ref, self.stages)
         if stage is not None:
-            made = self._make(ref, stage)
-            return adapt(made, ref.lora) if ref.lora else made
+            return add_adapter(self._make(ref, stage), ref, self.locate)
         if ref.path in self.merged and not ref.revision:
-            return replace(open_checkpoint(replace(ref, path=str(self.merged[ref.path]))), ref=ref)
-        return open_checkpoint(ref)
+            return replace(open_checkpoint(replace(ref, path=str(self.merged[ref.path])), self.locate), ref=ref)
+        return open_checkpoint(ref, self.locate)
 
     def _make(self, ref: ModelRef, plan: MergePlan) -> Checkpoint:
         """What a stage makes, as a checkpoint; what it only copies is the stored tensor itself."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pymerge.checkpoint import Checkpoint, Source, open_checkpoint
+from pymerge.checkpoint import Checkpoint, Source
 from pymerge.checkpoint.names import HEADS, VOCABULARY_BIASES, last_part
 from pymerge.checkpoint.renaming import align_names
 from pymerge.checkpoint.sources import Rows
@@ -36,8 +36,15 @@ class Arranged:
     lenders: tuple[Checkpoint, ...] = ()
 
 
-def arrange_vocabulary(config: MergeConfig, models: Mapping[ModelRef, Model], findings: Findings) -> Arranged:
+def arrange_vocabulary(
+    config: MergeConfig,
+    models: Mapping[ModelRef, Model],
+    opener: Callable[[ModelRef], Checkpoint],
+    findings: Findings,
+) -> Arranged:
     """Make the vocabulary that a recipe asks for, and have every model's rows follow it.
+
+    `opener` opens models that are not merged.
 
     What cannot work is added to the findings; then nothing is changed.
     """
@@ -47,7 +54,7 @@ def arrange_vocabulary(config: MergeConfig, models: Mapping[ModelRef, Model], fi
     from pymerge.vocabulary import make_vocabulary
 
     donor = models[config.base_model] if config.base_model else next(iter(models.values()))
-    others = _open_others(config, models, donor, findings)
+    others = _open_others(config, models, donor, opener, findings)
     everyone = {**models, **others}
     try:
         made = make_vocabulary(
@@ -71,14 +78,18 @@ def arrange_vocabulary(config: MergeConfig, models: Mapping[ModelRef, Model], fi
 
 
 def _open_others(
-    config: MergeConfig, models: Mapping[ModelRef, Model], donor: Model, findings: Findings
+    config: MergeConfig,
+    models: Mapping[ModelRef, Model],
+    donor: Model,
+    opener: Callable[[ModelRef], Checkpoint],
+    findings: Findings,
 ) -> dict[ModelRef, Model]:
     """Models that only the tokenizer setting names."""
     named = config.tokenizer.references if config.tokenizer else ()
     found: dict[ModelRef, Model] = {}
     for ref in (ref for ref in named if ref not in models):
         try:
-            found[ref] = describe_model(align_names(open_checkpoint(ref), donor.checkpoint))
+            found[ref] = describe_model(align_names(opener(ref), donor.checkpoint))
         except PymergeError as error:
             findings.take(error, ref.where)
     return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from pymerge.checkpoint.remote import Place
 from pymerge.config import load_recipe, suggest_name
 from pymerge.config.stages import iterate_references
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
@@ -42,7 +43,11 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     paths = _locate(names, models)
     try:
         plan = make_plan(
-            _relocate(config, paths), lenient=manifest.lenient, seed=manifest.seed, allow_crimes=manifest.allow_crimes
+            _relocate(config, paths),
+            lenient=manifest.lenient,
+            seed=manifest.seed,
+            allow_crimes=manifest.allow_crimes,
+            locate=_find_cached,
         )
     except PymergeError as error:
         found = error.problems if isinstance(error, RecipeError) else (error,)
@@ -64,6 +69,13 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
         summary += f" (written or copied since: {', '.join(touched)})"
     check = Check("inputs", "not those that were merged" if changed else summary, unchecked=tuple(changed))
     return (None if changed else plan), check
+
+
+def _find_cached(repo: str, revision: str | None, adapter: bool) -> Place:
+    """As a merge does, but that a check fetches nothing: a hub's models come from its cache."""
+    from pymerge.hub import Hub
+
+    return Hub(offline=True).locate(repo, revision, adapter)
 
 
 def _advise(problem: str) -> str:

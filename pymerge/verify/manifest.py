@@ -26,6 +26,7 @@ class InputFile:
     """What a weight file of an input was when it was merged.
 
     Attributes:
+        modified: when, in nanoseconds; 0 if it came from a hub.
         header: digest of its header.
         whole: of all its bytes, if --hash-inputs was given.
     """
@@ -38,7 +39,7 @@ class InputFile:
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> InputFile:
         """One of a fingerprint's files."""
-        size, modified = int(values["size"]), int(values["mtime_ns"])
+        size, modified = int(values["size"]), int(values.get("mtime_ns", 0))
         return cls(size, modified, str(values["header_blake2b"]), values.get("sha256"))
 
 

@@ -100,7 +100,7 @@ RECIPES: dict[str, Attack] = {
     "a device as a model": Attack(model("/dev/zero"), 2, "is a file"),
     "the environment as a model": Attack(model("/proc/self/environ"), 2, "is a file"),
     "an address as a model": Attack(model("https://example.com/model"), 2, "there is no such folder"),
-    "a hub's name as a model": Attack(model("owner/name"), 2, "pymerge does not download"),
+    "a hub's name as a model": Attack(model("owner/name"), 2, "HF_HUB_OFFLINE forbids to fetch it"),
     "escapes in a name": Attack(model('"\\e[2J\\a\\nerror: none"'), 2, '"\\u001b[2J\\u0007\\u000aerror: none"'),
     "escapes in a key": Attack(added('"\\e[2J\\u202e": 1'), 2, 'unknown key "\\u001b[2J\\u202e"'),
     "escapes in a method": Attack(text('merge_method: "\\x9b2J"\nmodels: [{model: good}]\n'), 2, '"\\u009b2J"'),

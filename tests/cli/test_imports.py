@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "triton", "transformers", "numpy", "rich", "jinja2", "yaml", "typer"}
+HEAVY = {"torch", "triton", "transformers", "numpy", "rich", "jinja2", "yaml", "typer", "huggingface_hub"}
 
 
 def loaded_by(code: str) -> set[str]:
@@ -28,7 +28,13 @@ def test_a_small_command_loads_neither_arrays_nor_rich(command: str) -> None:
 
 
 def test_the_api_needs_no_torch() -> None:
-    assert not loaded_by("import pymerge; pymerge.merge, pymerge.plan") & {"torch", "transformers", "rich", "typer"}
+    assert not loaded_by("import pymerge; pymerge.merge, pymerge.plan") & {
+        "torch",
+        "transformers",
+        "rich",
+        "typer",
+        "huggingface_hub",
+    }
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -166,6 +166,11 @@ def test_disk_space_is_shared_unless_that_is_refused(recorder: Recorder, options
     assert "500 MB of it shared with the inputs" in result.stderr
 
 
+def test_the_hubs_cache_and_where_the_result_goes_are_passed_on(recorder: Recorder) -> None:
+    run("r.yml", "out", "--transformers-cache", "cache", "--push", "me/merged", "--private")
+    assert {"cache": Path("cache"), "push": "me/merged", "private": True}.items() <= recorder.arguments.items()
+
+
 def test_a_wrong_size_is_refused_before_anything_runs(recorder: Recorder) -> None:
     result = CliRunner().invoke(app, ["merge", "r.yml", "out", "--out-shard-size", "big"])
     assert result.exit_code == 2
