@@ -29,7 +29,10 @@ def make_card(plan: MergePlan, title: str) -> str:
 
     Local paths are named by their last part alone: cards get published.
     """
+    stages = [str(stage.stage) for stage in plan.config.stages]
     base = plan.config.base_model
+    if base is not None and base.path in stages:
+        base = None
     others = [model.ref for model in plan.models if model.ref != base]
     hub_ids = list(dict.fromkeys(filter(None, (find_hub_id(model.ref.path) for model in plan.models))))
     front = {
@@ -42,6 +45,7 @@ def make_card(plan: MergePlan, title: str) -> str:
         f"# {escape(title)}",
         f"A merge of language models made with pymerge, method {_quote(plan.method.name)} "
         f"({plan.method.title}; {plan.method.reference}).",
+        f"Made in {len(stages) + 1} stages, of which this is the last." if stages else "",
         f"Base model: {_quote(_shorten(base.path))}" if base else "",
         "Models:\n\n" + "\n".join(f"* {_quote(_shorten(ref.path))}" for ref in others) if others else "",
         f"Recipe:\n\n{_fence(plan.config.text)}" if plan.config.text else "",

@@ -89,6 +89,11 @@ def _plan_stages(
     locate: Locate | None,
     desk: Path,
 ) -> MergePlan:
+    # Names first, of all documents at once: later ones are planned only if those before them can be.
+    findings = Findings(lenient=lenient)
+    for document in (*config.stages, config):
+        _find_method(document, findings)
+    findings.check()
     stages: dict[str, MergePlan] = {}
     separate: list[str] = []
     open_one = StageOpener(stages, merged, desk, locate)

@@ -55,6 +55,8 @@ def arrange_vocabulary(
 
     donor = models[config.base_model] if config.base_model else next(iter(models.values()))
     others = _open_others(config, models, donor, opener, findings)
+    if findings.fatal:
+        return Arranged(models)
     everyone = {**models, **others}
     try:
         made = make_vocabulary(

@@ -186,3 +186,19 @@ def test_a_stage_that_is_whole_is_not_merged_again(here: Path, monkeypatch: pyte
     pymerge.merge(recipe, "out")
     assert merged == ["trimmed", "out", "out"]
     assert read("out") == by_hand(APART, "hand")
+
+
+def test_mistakes_in_the_methods_of_all_documents_are_told_at_once(here: Path) -> None:
+    write_models(here)
+    recipe = write({**TIES, "merge_method": "tis"}, {**FINAL_DELLA, "base_model": "tuned", "merge_method": "dela"})
+    with pytest.raises(RecipeError) as caught:
+        pymerge.plan(recipe)
+    assert [problem.hint for problem in caught.value.problems] == ['did you mean "ties"?', 'did you mean "della"?']
+
+
+def test_the_card_names_stages_as_such(here: Path) -> None:
+    write_models(here)
+    pymerge.merge(write(*CHAINS["two"]), "out")
+    card = Path("out/README.md").read_text()
+    assert "Made in 3 stages" in card
+    assert "Base model: `tuned`" not in card

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from vocabulary.making import ALPHABET, END, MERGES, bpe, write_model
 
 import pymerge
-from pymerge.errors import PymergeError
+from pymerge.errors import PymergeError, RecipeError
 
 #: Entries of `bpe()`, and with its end token.
 ENTRIES = len(ALPHABET) + len(MERGES)
@@ -203,3 +203,12 @@ def test_every_stage_may_make_a_vocabulary(here: Path) -> None:
     assert same(dict(load_file("out/model.safetensors")), dict(load_file("hand/model.safetensors")))
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "config.json"):
         assert json.loads((here / "out" / name).read_text()) == json.loads((here / "hand" / name).read_text()), name
+
+
+def test_a_tokenizer_model_that_is_not_there_is_the_one_problem(here: Path) -> None:
+    write_three(here)
+    models = [{"model": "base", "parameters": {"weight": 1}}]
+    with pytest.raises(RecipeError) as caught:
+        pymerge.plan({"merge_method": "linear", "models": models, "tokenizer_source": "unon"})
+    (problem,) = caught.value.problems
+    assert "no such folder" in problem.message
