@@ -40,6 +40,20 @@ std::vector<float> read_matrix(const TensorView& view, std::int64_t rows, std::i
   return turned;
 }
 
+// [rank][columns] in tiles, as the kernel takes it.
+std::vector<float> pack(const std::vector<float>& matrix, std::int64_t rank, std::int64_t columns) {
+  const std::int64_t tiles = (columns + kTileColumns - 1) / kTileColumns;
+  std::vector<float> packed(static_cast<std::size_t>(tiles * rank * kTileColumns));
+  for (std::int64_t j = 0; j < rank; ++j) {
+    for (std::int64_t c = 0; c < columns; ++c) {
+      const std::int64_t tile = c / kTileColumns;
+      packed[static_cast<std::size_t>((tile * rank + j) * kTileColumns + c - tile * kTileColumns)] =
+          matrix[static_cast<std::size_t>(j * columns + c)];
+    }
+  }
+  return packed;
+}
+
 }  // namespace
 
 LowRankDerived::LowRankDerived(TensorView base, std::vector<LowRankUpdate> updates,
@@ -66,7 +80,8 @@ const LowRankDerived::Factors& LowRankDerived::factors(std::size_t index, Scratc
   std::call_once(found_[index], [&] {
     const LowRankUpdate& update = updates_[index];
     factors_[index] = {
-        read_matrix(update.a, update.rank, columns_, update.transposed, scratch),
+        pack(read_matrix(update.a, update.rank, columns_, update.transposed, scratch), update.rank,
+             columns_),
         read_matrix(update.b, rows_, update.rank, update.transposed, scratch),
     };
   });
@@ -78,8 +93,8 @@ void LowRankDerived::add_rows(std::int64_t row, std::int64_t rows, std::int64_t 
   for (std::size_t i = 0; i < updates_.size(); ++i) {
     const Factors& found = factors(i, scratch);
     const int rank = updates_[i].rank;
-    kernel_.add(found.a.data() + column, columns_, found.b.data() + row * rank, rank,
-                updates_[i].scale, rows, columns, out, columns_);
+    kernel_.add(found.a.data(), found.b.data() + row * rank, rank, updates_[i].scale, rows, column,
+                columns, out, columns_);
   }
 }
 

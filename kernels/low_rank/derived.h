@@ -35,7 +35,7 @@ class LowRankDerived : public Derived {
 
  private:
   struct Factors {
-    std::vector<float> a;
+    std::vector<float> a;  // packed
     std::vector<float> b;
   };
   const Factors& factors(std::size_t update, Scratch& scratch) const;
