@@ -18,7 +18,7 @@ CORPUS = sorted((FUZZ / "corpus").iterdir())
 PARSER = [CSRC / "io" / "safetensors_header.cc", CSRC / "io" / "json_reader.cc"]
 SANITIZER = "address,undefined"
 #: Inputs, and seconds at most; of the latter more by the environment, and then as many inputs as there is time for.
-INPUTS, SECONDS = 100_000, 20
+INPUTS, SECONDS = 2_400_000, 120
 WANTED = int(os.environ.get("PYMERGE_FUZZ_SECONDS", "0"))
 SEED = os.environ.get("PYMERGE_FUZZ_SEED", "1")
 
