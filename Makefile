@@ -54,6 +54,7 @@ fuzz: $(STAMPS)/built $(STAMPS)/test
 # first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
 SANITIZED := build/sanitized
 SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
+	tests/conformance/test_derived.py tests/conformance/test_dequantize.py \
 	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py \
 	tests/execute/test_resume.py
 # It limits addresses, of which sanitizers reserve terabytes.
