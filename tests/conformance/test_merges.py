@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
+import toys
+import yaml
 from execute.merges import METHODS, make_recipe, random_tensors, run, schedule, write_models
+from safetensors.numpy import save_file
 
 import pymerge
 from pymerge.bench.device import bench_device
@@ -90,3 +94,28 @@ def test_the_bench_times_every_kernel(backend: str, kernel: str) -> None:
         assert row["kernel"] == kernel
         assert row["rate"] > 0
         assert row["share"] == pytest.approx(row["rate"] / row["yardstick_rate"])
+
+
+def test_what_is_derived_while_it_is_read(tmp_path: Path, backend: str) -> None:
+    names = ("base", "math", "code")
+    for seed, name in enumerate(names):
+        toys.write_llama(tmp_path / name, seed=seed, layers=1, width=16, vocabulary=40, dtype=ml_dtypes.bfloat16)
+    base, math, code = (str(tmp_path / name) for name in names)
+    module = "base_model.model.model.layers.0.self_attn.q_proj"
+    factors = {f"{module}.lora_{side}.weight": np.full((3, 16)[:: 1 if side == "A" else -1], 0.05) for side in "AB"}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 6}')
+    save_file(
+        {name: factor.astype(np.float32) for name, factor in factors.items()}, adapter / "adapter_model.safetensors"
+    )
+    listed = [{"model": model, "parameters": {"weight": 0.5, "density": 0.6}} for model in (f"{math}+{adapter}", code)]
+    stage = {"name": "stage", "merge_method": "ties", "base_model": base, "models": listed, "dtype": "bfloat16"}
+    last = {"merge_method": "slerp", "base_model": "stage", "models": [{"model": f"{code}+{adapter}"}]}
+    recipe = "---\n".join(
+        yaml.safe_dump(part) for part in (stage, {**last, "parameters": {"t": 0.3}, "dtype": "bfloat16"})
+    )
+    for name in (backend, "cpu"):
+        pymerge.merge(recipe, tmp_path / f"by-{name}", backend=name)
+    made = [(tmp_path / f"by-{name}" / "model.safetensors").read_bytes() for name in (backend, "cpu")]
+    assert made[0] == made[1]
