@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pymerge.checkpoint.adapters import adapt
 from pymerge.checkpoint.dequantizing import dequantize
-from pymerge.checkpoint.gguf import is_gguf, open_gguf
 from pymerge.checkpoint.index import INDEX, PICKLED_INDEX, read_index
 from pymerge.checkpoint.json_files import read_json
+from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.remote import Locate, Place, Remote, is_there
 from pymerge.checkpoint.tying import drop_tied
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
@@ -57,6 +56,9 @@ def open_checkpoint(ref: ModelRef, locate: Locate | None = None) -> Checkpoint:
     """
     path = Path(os.path.expanduser(ref.path))
     if is_gguf(path) and os.path.isfile(path):
+        # Formats that few models have are loaded for them only.
+        from pymerge.checkpoint.gguf import open_gguf
+
         return add_adapter(open_gguf(ref), ref, locate)
     place = _find(ref, locate)
     folder = place.folder.resolve()
@@ -71,7 +73,11 @@ def open_checkpoint(ref: ModelRef, locate: Locate | None = None) -> Checkpoint:
 
 def add_adapter(checkpoint: Checkpoint, ref: ModelRef, locate: Locate | None = None) -> Checkpoint:
     """The checkpoint with the adapter that a reference names, if it does; raises as `open_checkpoint`."""
-    return adapt(checkpoint, _find_adapter(ref.lora, ref, locate)) if ref.lora else checkpoint
+    if not ref.lora:
+        return checkpoint
+    from pymerge.checkpoint.adapters import adapt
+
+    return adapt(checkpoint, _find_adapter(ref.lora, ref, locate))
 
 
 def _find(ref: ModelRef, locate: Locate | None) -> Place:

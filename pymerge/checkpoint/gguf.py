@@ -12,6 +12,7 @@ from pathlib import Path
 from pymerge.checkpoint.gguf_config import make_config
 from pymerge.checkpoint.gguf_families import FAMILIES, Family, find_name
 from pymerge.checkpoint.gguf_header import GgufHeader, GgufTensor, read_gguf_header
+from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.sources import Dequantized, RowChoice, Rows
 from pymerge.checkpoint.values import Checkpoint, Source, StoredTensor
 from pymerge.checkpoint.weights import describe_file
@@ -19,7 +20,7 @@ from pymerge.config.values import ModelRef
 from pymerge.dtypes import BY_CODE, BY_NAME
 from pymerge.errors import DTypeError, FormatError
 
-__all__ = ["is_gguf", "name_like", "open_gguf"]
+__all__ = ["name_like", "open_gguf"]
 
 #: model_type -> others that files do not tell from it.
 _ALIKE = {"llama": ("mistral",)}
@@ -30,11 +31,6 @@ _BYTES = BY_CODE["U8"]
 _ORIGIN = BY_NAME["bfloat16"]
 #: What is worked out from settings, and read for config.json.
 _ROPE = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-
-
-def is_gguf(path: Path | str) -> bool:
-    """Whether a reference names such a file, by its end."""
-    return os.fspath(path).endswith(".gguf")
 
 
 def open_gguf(ref: ModelRef) -> Checkpoint:

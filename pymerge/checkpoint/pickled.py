@@ -20,10 +20,8 @@ from pymerge.checkpoint.values import StoredTensor
 from pymerge.checkpoint.zip_directory import read_archive
 from pymerge.errors import DTypeError, FormatError, ResourceError
 
-__all__ = ["SUFFIXES", "list_looked_at", "read_pickled"]
+__all__ = ["list_looked_at", "read_pickled"]
 
-#: Ends of the names of such files.
-SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 #: Keys under which trainers keep a state dict among other things.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 

@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pymerge.checkpoint.gguf_header import read_gguf_header
 from pymerge.checkpoint.header import parse_tensors, read_tensors
-from pymerge.checkpoint.pickled import SUFFIXES, list_looked_at, read_pickled
+from pymerge.checkpoint.kinds import is_gguf, is_pickled
 from pymerge.checkpoint.remote import Remote
 from pymerge.checkpoint.values import Checkpoint, StoredTensor
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError
 
-__all__ = ["describe_file", "is_pickled", "open_file", "read_header", "read_weights"]
-
-
-def is_pickled(path: Path | str) -> bool:
-    """Whether a file is read as what torch.save wrote; all others are read as safetensors."""
-    return os.fspath(path).endswith(SUFFIXES)
+__all__ = ["describe_file", "open_file", "read_header", "read_weights"]
 
 
 #: What there is of folders that no hub knows of.
@@ -35,11 +29,15 @@ def read_weights(path: Path, remote: Remote = _NOTHING) -> dict[str, StoredTenso
         FormatError, DTypeError: it is damaged, or holds what cannot be merged.
         ResourceError: it cannot be opened.
     """
-    if os.fspath(path).endswith(".gguf"):
+    if is_gguf(path):
         raise FormatError(f"{path}: a GGUF file is a whole model: pymerge merge takes it, as model: {path.name}")
     if path in remote and not path.exists():
         return parse_tensors(path, remote[path])
-    return read_pickled(path) if is_pickled(path) else read_tensors(path)
+    if not is_pickled(path):
+        return read_tensors(path)
+    from pymerge.checkpoint.pickled import read_pickled
+
+    return read_pickled(path)
 
 
 def open_file(ref: ModelRef) -> Checkpoint:
@@ -72,12 +70,16 @@ def read_header(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             if is_pickled(path):
+                from pymerge.checkpoint.pickled import list_looked_at
+
                 parts = []
                 for begin, end in list_looked_at(path):
                     file.seek(begin)
                     parts.append((end - begin).to_bytes(8, "little") + file.read(end - begin))
                 return b"".join(parts)
-            if os.fspath(path).endswith(".gguf"):
+            if is_gguf(path):
+                from pymerge.checkpoint.gguf_header import read_gguf_header
+
                 return file.read(read_gguf_header(path).size)
             prefix = file.read(8)
             length = int.from_bytes(prefix, "little")

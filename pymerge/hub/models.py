@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 from pymerge.checkpoint.adapters import CONFIG as ADAPTER
 from pymerge.checkpoint.json_files import MAX_BYTES, read_json
+from pymerge.checkpoint.kinds import is_pickled
 from pymerge.checkpoint.remote import Place, RemoteFile
 from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
-from pymerge.checkpoint.weights import is_pickled
 from pymerge.errors import FormatError, Problem, PymergeError, RecipeError
 from pymerge.hub.client import cannot_reach, explain, load
 from pymerge.hub.names import choose_index, choose_small, choose_weights

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint import infer_architecture, open_checkpoint
-from pymerge.checkpoint.gguf import is_gguf
+from pymerge.checkpoint.kinds import is_gguf, is_pickled
 from pymerge.checkpoint.sources import list_stored
-from pymerge.checkpoint.weights import is_pickled, open_file
+from pymerge.checkpoint.weights import open_file
 from pymerge.config.values import ModelRef
 
 __all__ = ["take_inventory"]

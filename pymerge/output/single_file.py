@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pymerge import _core
-from pymerge.checkpoint.weights import is_pickled
+from pymerge.checkpoint.kinds import is_pickled
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute.journal import Journal, claim
 from pymerge.execute.restore import temporary_name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +72,8 @@ def make_plan(
         FormatError, DTypeError, ShapeError: if checkpoints alone are at fault.
     """
     if config.stages:
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="pymerge-") as desk:
             return _plan_stages(config, lenient, seed, allow_crimes, merged or {}, locate, Path(desk))
     open_one = functools.partial(open_checkpoint, locate=locate)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pymerge.checkpoint import Architecture, Checkpoint, Source, infer_architecture, open_checkpoint
 from pymerge.checkpoint.experts import align_experts
-from pymerge.checkpoint.gguf import name_like
+from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
@@ -81,7 +81,10 @@ def open_models(
                 findings.warn(note, ref.where)
     if not opened:
         return {}
-    opened = {ref: name_like(checkpoint, opened.values()) for ref, checkpoint in opened.items()}
+    if any(is_gguf(checkpoint.folder) for checkpoint in opened.values()):
+        from pymerge.checkpoint.gguf import name_like
+
+        opened = {ref: name_like(checkpoint, opened.values()) for ref, checkpoint in opened.items()}
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))

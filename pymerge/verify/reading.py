@@ -11,7 +11,7 @@ import numpy as np
 
 from pymerge import _core
 from pymerge.checkpoint import Checkpoint, Source, StoredTensor, open_checkpoint
-from pymerge.checkpoint.gguf import is_gguf
+from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.weights import open_file
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError, ResourceError

@@ -54,3 +54,10 @@ def test_every_public_name_is_there() -> None:
 def test_plan_is_a_function_whatever_was_imported_before() -> None:
     loaded_by("import pymerge.plan.values, pymerge; assert pymerge.plan.__module__ == 'pymerge.api'")
     loaded_by("from pymerge import merge, plan; from pymerge.plan import make_plan; assert callable(plan)")
+
+
+def test_formats_that_few_models_have_are_not_loaded_for_others() -> None:
+    rare = ("gguf", "unpickling", "standins", "zip_directory", "adapters", "pymerge.vocabulary", "pymerge.hub")
+    code = f"import sys, pymerge.api; print([m for m in sys.modules if any(word in m for word in {rare!r})])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
