@@ -59,6 +59,7 @@ SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merge
 	tests/execute/test_resume.py
 # It limits addresses, of which sanitizers reserve terabytes.
 SANITIZED_OUT := --deselect tests/execute/test_engine.py::test_more_threads_than_the_system_gives_are_an_error
+BEST_LEVEL = $(shell grep -qs avx512vl /proc/cpuinfo && echo v4 || { grep -qs avx2 /proc/cpuinfo && echo v3; } || echo generic)
 sanitize: $(STAMPS)/sanitized $(STAMPS)/test
 	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
@@ -68,7 +69,8 @@ sanitize: $(STAMPS)/sanitized $(STAMPS)/test
 $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module with sanitizers'
 	@$(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site -C build-dir=$(SANITIZED)/build \
-		-C cmake.define.PYMERGE_SANITIZE=address,undefined -C cmake.define.PYMERGE_CUDA=OFF . > $@.log 2>&1 \
+		-C cmake.define.PYMERGE_SANITIZE=address,undefined -C cmake.define.PYMERGE_ONLY_LEVEL=$(BEST_LEVEL) \
+		-C cmake.define.PYMERGE_CUDA=OFF . > $@.log 2>&1 \
 		|| { tail -n 60 $@.log; exit 1; }
 	@touch $@
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pymerge.api_gguf import SUFFIX, find_form, plan_for_file, schedule_gguf
 from pymerge.api_stages import StageFolders
 from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.checkpoint.remote import Locate, Place
@@ -22,18 +23,20 @@ from pymerge.config import load_recipe
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, PymergeError, RecipeError
 from pymerge.execute import execute
-from pymerge.execute.values import OnProgress
+from pymerge.execute.journal import Journal
+from pymerge.execute.values import ExecutionReport, OnProgress
 from pymerge.output import MergeReport, find_extras, finish, is_made, make_folder, prepare
 from pymerge.output.fetching import refuse_full_cache
+from pymerge.output.single_file import finish_file, prepare_file, refuse_path
 from pymerge.plan import make_plan
 from pymerge.plan.missing import list_missing
 from pymerge.plan.values import MergePlan
-from pymerge.schedule import make_schedule
+from pymerge.schedule import Schedule, make_schedule
 
 if TYPE_CHECKING:
     from pymerge.hub import Fetcher, Hub, Publisher
 
-__all__ = ["MergeReport", "Stages", "merge", "plan"]
+__all__ = ["MergeReport", "Stages", "lay_out", "merge", "plan"]
 
 #: Bytes of an output shard, as the field has it.
 SHARD_SIZE = 5_000_000_000
@@ -80,6 +83,25 @@ def plan(
         return make(config)
     problems = [*config.warnings, *_find_problems(config, make)]
     raise RecipeError(sorted(problems, key=lambda problem: problem.where.line if problem.where else 0))
+
+
+def lay_out(
+    planned: MergePlan,
+    out: str | os.PathLike[str],
+    *,
+    shard_size: int = SHARD_SIZE,
+    threads: int | None = None,
+    memory: int | None = None,
+    out_format: str | None = None,
+    gguf_like: str | os.PathLike[str] | None = None,
+) -> Schedule:
+    """Lay a plan out on disk, byte for byte; nothing is written. Arguments and errors are those of `merge`."""
+    target = Path(out).expanduser()
+    form = find_form(target, out_format)
+    if form is None:
+        return make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    like = Path(gguf_like).expanduser() if gguf_like else None
+    return schedule_gguf(planned, target, form, like=like, threads=threads, memory=memory)
 
 
 def _make_locate(cache: str | os.PathLike[str] | None) -> Locate:
@@ -160,6 +182,8 @@ def merge(
     copy_tokenizer: bool = True,
     write_model_card: bool = True,
     keep_stages: bool = False,
+    out_format: str | None = None,
+    gguf_like: str | os.PathLike[str] | None = None,
     on_progress: OnProgress | None = None,
 ) -> MergeReport:
     """Merge checkpoints into a new one; the weights depend on recipe, inputs and seed alone.
@@ -194,6 +218,9 @@ def merge(
         write_model_card: write README.md.
         keep_stages: of a recipe of several documents, merge every stage into a folder in `<out>.stages`, in float32 as
             later stages read it. Else stages are made while they are read, or their folders are removed.
+        out_format: "safetensors" (a folder), or "gguf", "gguf:f32", "gguf:f16", "gguf:bf16", "gguf:q8_0": one file, for
+            llama.cpp. None goes by the name of `out`.
+        gguf_like: a GGUF file whose settings and tokenizer such an output takes over.
         on_progress: called now and then while weights are merged.
 
     Raises:
@@ -204,16 +231,48 @@ def merge(
         ResourceError: disk or memory ran out, another merge is writing to `out`, or the hub does not take the result.
     """
     clock = Stages()
+    target = Path(out).expanduser()
+    form = find_form(target, out_format)
+    if push and form:
+        raise RecipeError("a GGUF file is not pushed by pymerge; upload it with huggingface-cli upload")
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
     # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
-    find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
+    if form is None:
+        find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
     refuse_full_cache(planned)
     publisher = _make_publisher(push, private)
     locate = _make_locate(cache)
 
     def plan_again(document: MergeConfig, merged: Mapping[str, Path]) -> MergePlan:
         return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged, locate=locate)
+
+    def run(schedule: Schedule, folder: Path, journal: Journal, uploading: Publisher | None = None) -> ExecutionReport:
+        execution = execute(
+            schedule,
+            folder,
+            backend=backend,
+            devices=devices,
+            vram=vram,
+            allow_nonfinite=allow_nonfinite,
+            reflink=reflink,
+            journal=journal,
+            on_progress=on_progress,
+            arrivals=_make_fetcher(schedule.plan, cache),
+            on_shard=uploading.add if uploading else None,
+        )
+        clock.end("merge")
+        return execution
+
+    def write_gguf(planned: MergePlan) -> MergeReport:
+        schedule = lay_out(planned, target, threads=threads, memory=memory, out_format=out_format, gguf_like=gguf_like)
+        clock.end("plan")
+        made = prepare_file(schedule, target, suffix=SUFFIX, overwrite=overwrite, restart=restart, reflink=reflink)
+        clock.end("prepare")
+        with made.journal as journal:
+            report = finish_file(schedule, made, run(schedule, target.parent, journal))
+        clock.end("finish")
+        return report
 
     def carry_out(planned: MergePlan, folder: Path, *, stage: bool = False) -> MergeReport | None:
         schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
@@ -231,20 +290,7 @@ def merge(
         clock.end("prepare")
         uploading = None if stage else publisher
         with preparation.journal as journal, uploading or nullcontext():
-            execution = execute(
-                schedule,
-                preparation.folder,
-                backend=backend,
-                devices=devices,
-                vram=vram,
-                allow_nonfinite=allow_nonfinite,
-                reflink=reflink,
-                journal=journal,
-                on_progress=on_progress,
-                arrivals=_make_fetcher(planned, cache),
-                on_shard=uploading.add if uploading else None,
-            )
-            clock.end("merge")
+            execution = run(schedule, preparation.folder, journal, uploading)
             settings = {
                 "backend": backend,
                 "threads": schedule.resources.threads,
@@ -268,11 +314,15 @@ def merge(
                 clock.end("push")
         return report
 
-    folders = StageFolders.beside(Path(out), keep=keep_stages)
+    if form is not None:
+        refuse_path(planned, target, SUFFIX, overwrite=overwrite)
+        planned = plan_for_file(planned, functools.partial(plan_again, merged={}))
+    folders = StageFolders.beside(target, keep=keep_stages)
     if planned.separate or (keep_stages and planned.config.stages):
-        make_folder(planned, Path(out), overwrite=overwrite)
+        if form is None:
+            make_folder(planned, target, overwrite=overwrite)
         planned = folders.merge(planned, plan_again, functools.partial(carry_out, stage=True))
-    report = carry_out(planned, Path(out))
+    report = carry_out(planned, target) if form is None else write_gguf(planned)
     assert report is not None
     folders.remove()
     return replace(report, stages=clock.seconds)

@@ -5,6 +5,9 @@
 
 #include "core/error.h"
 
+#define PYMERGE_TEXT_(name) #name
+#define PYMERGE_TEXT(name) PYMERGE_TEXT_(name)
+
 namespace pymerge {
 namespace {
 
@@ -55,7 +58,7 @@ std::atomic<int> active{-1};
 }  // namespace
 
 std::vector<IsaStatus> isa_levels() {
-  return {
+  std::vector<IsaStatus> levels = {
       {IsaLevel::kGeneric, "generic", true},
 #if defined(__x86_64__)
       {IsaLevel::kV2, "v2", has_v2()},
@@ -63,6 +66,11 @@ std::vector<IsaStatus> isa_levels() {
       {IsaLevel::kV4, "v4", has_v4()},
 #endif
   };
+#if defined(PYMERGE_ONLY_LEVEL)
+  constexpr const char* kOnly = PYMERGE_TEXT(PYMERGE_ONLY_LEVEL);
+  std::erase_if(levels, [](const IsaStatus& status) { return status.name != std::string(kOnly); });
+#endif
+  return levels;
 }
 
 IsaLevel active_isa() {

@@ -4,7 +4,15 @@
 // could be merged by the linker into its AVX-512 copy and then run on a machine without AVX-512.
 #pragma once
 
-#if defined(__x86_64__)
+#define PYMERGE_JOIN_(a, b) a##_##b
+#define PYMERGE_JOIN(a, b) PYMERGE_JOIN_(a, b)
+
+#if defined(PYMERGE_ONLY_LEVEL)  // builds with sanitizers, which would take long for all
+#define PYMERGE_DECLARE_LEVELS(Type, kernel) \
+  extern const Type PYMERGE_JOIN(kernel, PYMERGE_ONLY_LEVEL)
+#define PYMERGE_SELECT_LEVEL(kernel, level) \
+  (static_cast<void>(level), PYMERGE_JOIN(kernel, PYMERGE_ONLY_LEVEL))
+#elif defined(__x86_64__)
 #define PYMERGE_DECLARE_LEVELS(Type, kernel) \
   extern const Type kernel##_generic;        \
   extern const Type kernel##_v2;             \
@@ -20,8 +28,6 @@
 #define PYMERGE_SELECT_LEVEL(kernel, level) (static_cast<void>(level), kernel##_generic)
 #endif
 
-#define PYMERGE_JOIN_(a, b) a##_##b
-#define PYMERGE_JOIN(a, b) PYMERGE_JOIN_(a, b)
 // The constant that this object exports.
 #define PYMERGE_EXPORT(Type, kernel)                     \
   extern const Type PYMERGE_JOIN(kernel, PYMERGE_LEVEL); \

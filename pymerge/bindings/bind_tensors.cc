@@ -7,6 +7,7 @@
 #include "dequantize/derived.h"
 #include "jobs.h"
 #include "low_rank/derived.h"
+#include "pack/packing.h"
 #include "rows/derived.h"
 
 namespace pymerge::bindings {
@@ -144,6 +145,17 @@ void read_into(const Tensor& tensor, std::int64_t begin, const py::buffer& out) 
   tensor.view.read({begin, nbytes / item}, static_cast<std::byte*>(info.ptr), scratch);
 }
 
+// Bytes from `begin` on of a tensor in the form of GGUF files; returns how many of the elements are
+// not finite.
+std::int64_t pack_into(const Tensor& tensor, const std::string& format, std::int64_t begin,
+                       const py::buffer& out) {
+  const py::buffer_info info = out.request(true);
+  const Packing packing(tensor.view, format);
+  const py::gil_scoped_release release;
+  Scratch scratch;
+  return packing.fill(begin, info.size * info.itemsize, static_cast<std::byte*>(info.ptr), scratch);
+}
+
 bool is_nonfinite_at(const Tensor& tensor, std::int64_t index) {
   if (index < 0 || index >= tensor.view.count || !is_mergeable(tensor.view.dtype)) return false;
   std::array<std::byte, sizeof(double)> element;
@@ -171,6 +183,7 @@ void bind_tensors(py::module_& module) {
       .def_static("from_combine", &from_combine, py::arg("combine"))
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
       .def("read_into", &read_into, py::arg("begin"), py::arg("out"))
+      .def("pack_into", &pack_into, py::arg("format"), py::arg("begin"), py::arg("out"))
       .def("is_nonfinite_at", &is_nonfinite_at);
 }
 

@@ -12,7 +12,7 @@ from pymerge.checkpoint.gguf_families import Family
 from pymerge.checkpoint.gguf_header import GgufHeader, GgufTensor
 from pymerge.errors import FormatError
 
-__all__ = ["make_config"]
+__all__ = ["list_factors", "make_config"]
 
 #: Without these no model can be built.
 _NEEDED = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "rms_norm_eps")
@@ -120,8 +120,7 @@ def _describe_positions(
 def _find_llama3(path: Path, factors: tuple[float, ...], theta: float) -> dict[str, Any]:
     """The settings that give these factors; they are rounded to float32 in the file."""
     for factor, low, high, before in _LLAMA3:
-        frequencies = (theta ** (-index / len(factors)) for index in range(len(factors)))
-        expected = [_scale(frequency, factor, low, high, before) for frequency in frequencies]
+        expected = list_factors(len(factors), theta, factor, low, high, before)
         if all(math.isclose(one, other, rel_tol=1e-4) for one, other in zip(factors, expected, strict=True)):
             return {
                 "rope_type": "llama3",
@@ -133,6 +132,12 @@ def _find_llama3(path: Path, factors: tuple[float, ...], theta: float) -> dict[s
     raise FormatError(
         f"{path}: rope_freqs.weight holds factors of no settings that are known; use the original weights"
     )
+
+
+def list_factors(count: int, theta: float, factor: float, low: float, high: float, before: int) -> list[float]:
+    """By what Llama 3's positions are divided, pair by pair: `rope_freqs.weight`."""
+    frequencies = (theta ** (-index / count) for index in range(count))
+    return [_scale(frequency, factor, low, high, before) for frequency in frequencies]
 
 
 def _scale(frequency: float, factor: float, low: float, high: float, before: int) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["FAMILIES", "Family", "find_name"]
+__all__ = ["FAMILIES", "Family", "find_name", "name_in_file"]
 
 _LOOSE = {"token_embd": "model.embed_tokens", "output": "lm_head", "output_norm": "model.norm"}
 _ATTENTION = {
@@ -101,3 +101,17 @@ def find_name(family: Family, name: str) -> tuple[str, str] | None:
     if part not in family.layer or not (end == "weight" or (end == "bias" and part in family.biases)):
         return None
     return f"model.layers.{index}.{family.layer[part]}.{end}", part
+
+
+def name_in_file(family: Family, name: str) -> tuple[str, str] | None:
+    """(the file's name of a folder's tensor, what of the family it is): the inverse of `find_name`."""
+    stem, _, end = name.rpartition(".")
+    for part, folder_stem in _LOOSE.items():
+        if stem == folder_stem and end == "weight":
+            return f"{part}.weight", part
+    lead, _, rest = stem.removeprefix("model.layers.").partition(".")
+    for part, folder_stem in family.layer.items():
+        if rest == folder_stem and lead.isdecimal():
+            written = f"blk.{lead}.{part}.{end}"
+            return (written, part) if find_name(family, written) == (name, part) else None
+    return None

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from pymerge.errors import FormatError, ResourceError
 
-__all__ = ["GgufHeader", "GgufTensor", "read_gguf_header"]
+__all__ = ["KIND_NUMBERS", "GgufHeader", "GgufTensor", "read_gguf_header"]
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -37,6 +37,8 @@ _TYPES = {
     7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
     13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 30: ("BF16", 1, 2),
 }  # fmt: skip
+#: Name of a tensor's type -> its number.
+KIND_NUMBERS = {name: number for number, (name, *_) in _TYPES.items()}
 #: Those that are known and not read, for messages.
 _OTHER_TYPES = {
     9: "Q8_1", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S",
@@ -69,11 +71,13 @@ class GgufHeader:
     Attributes:
         metadata: by key; None for what is too long to keep.
         size: of the header, in bytes.
+        spans: where each pair of the metadata begins and ends.
     """
 
     metadata: Mapping[str, Any]
     tensors: tuple[GgufTensor, ...]
     size: int
+    spans: Mapping[str, tuple[int, int]]
 
 
 def read_gguf_header(path: Path) -> GgufHeader:
@@ -158,11 +162,14 @@ def _read(cursor: _Cursor) -> GgufHeader:
     if max(tensors, pairs) > cursor.size // 12:
         raise cursor.fail(f"cannot hold {tensors} tensors and {pairs} values")
     metadata: dict[str, Any] = {}
+    spans: dict[str, tuple[int, int]] = {}
     for _ in range(pairs):
+        begin = cursor.at
         key = cursor.text(_MOST_NAME, "a key of the metadata")
         if key in metadata:
             raise cursor.fail(f'"{key[:100]}" is given twice')
         metadata[key] = _read_value(cursor, key, cursor.number("I"))
+        spans[key] = begin, cursor.at
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if type(alignment) is not int or not 8 <= alignment <= 1 << 20 or alignment & (alignment - 1):
         raise cursor.fail(f"general.alignment is {str(alignment)[:100]}")
@@ -171,7 +178,7 @@ def _read(cursor: _Cursor) -> GgufHeader:
     data = -(-size // alignment) * alignment
     found = tuple(_place(cursor, entry, data, alignment) for entry in entries)
     _refuse_overlaps(cursor, found)
-    return GgufHeader(metadata, found, size)
+    return GgufHeader(metadata, found, size, spans)
 
 
 def _read_value(cursor: _Cursor, key: str, kind: int) -> Any:

@@ -16,9 +16,21 @@ from dataclasses import dataclass, field
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.dtypes import BY_NAME, DType
 
-__all__ = ["Dequantized", "Derived", "LowRank", "RowChoice", "Rows", "Update", "describe_source", "list_stored"]
+__all__ = [
+    "Dequantized",
+    "Derived",
+    "LowRank",
+    "Packed",
+    "RowChoice",
+    "Rows",
+    "Update",
+    "describe_source",
+    "list_stored",
+]
 
 _FLOAT32 = BY_NAME["float32"]
+#: Form of `Packed` -> (bytes, elements) of a block.
+PACKED = {"F32": (4, 1), "F16": (2, 1), "BF16": (2, 1), "F32_PLUS_ONE": (4, 1), "Q8_0": (34, 32)}
 #: Bytes of matrices that were turned and are kept (TurnedDerived in kernels/dequantize/derived.h).
 _TURNED = 64 << 20
 
@@ -199,6 +211,53 @@ class Dequantized(Derived):
     def settings(self) -> tuple[object, ...]:
         """How codes are read."""
         return (self.scheme, self.shape, self.block)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Packed(Derived):
+    """Bytes of a tensor as GGUF files have it: kernels/pack. Only copied into an output, never an input of a kernel.
+
+    Attributes:
+        name: in the file.
+        form: of `FORMATS` of the specification.
+        source: the elements.
+        elements: their shape.
+        alignment: bytes of which a multiple is filled, with zeros at the end.
+        shape: of the bytes.
+    """
+
+    name: str
+    form: str
+    source: Source
+    elements: tuple[int, ...]
+    alignment: int
+    shape: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Work out what does not change."""
+        size, block = PACKED[self.form]
+        nbytes = math.prod(self.elements) // block * size
+        object.__setattr__(self, "shape", (-(-nbytes // self.alignment) * self.alignment,))
+
+    @property
+    def dtype(self) -> DType:
+        """Bytes."""
+        return BY_NAME["uint8"]
+
+    @property
+    def origin(self) -> DType:
+        """Bytes."""
+        return self.dtype
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The elements."""
+        return (self.source,)
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """How they are packed."""
+        return (self.form, self.alignment)
 
 
 def list_stored(source: Source) -> Iterator[StoredTensor]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.accept_peer_options
 def merge(
     recipe: options.recipe,
-    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(help="The folder to make, or a .gguf file.", metavar="OUT")],
     backend: options.backend = options.Backend.AUTO,
     device: options.device = None,
     vram: options.vram = None,
@@ -42,6 +42,8 @@ def merge(
     copy_tokenizer: options.copy_tokenizer = True,
     write_model_card: options.write_model_card = True,
     keep_stages: options.keep_stages = False,
+    out_format: options.out_format = None,
+    gguf_like: options.gguf_like = None,
     answer: options.answer = Format.HUMAN,
     quiet: options.quiet = False,
     verbose: options.verbose = False,
@@ -52,7 +54,10 @@ def merge(
     answer = Format.QUIET if quiet else answer
     chosen, devices = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
-        plan(recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, cache, answer=answer)
+        plan(
+            recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, cache,
+            out_format=out_format, gguf_like=gguf_like, answer=answer,
+        )  # fmt: skip
         return
     from pymerge import api
 
@@ -80,9 +85,12 @@ def merge(
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
             keep_stages=keep_stages,
+            out_format=out_format,
+            gguf_like=gguf_like,
             on_progress=on_progress,
         )
-    show_report(report, report.folder, answer)
+    # A file is named as such; of several shards the folder is.
+    show_report(report, out if report.shards == (out.name,) else report.folder, answer)
 
 
 def show_report(report: MergeReport, out: Path, answer: Format) -> None:

@@ -96,6 +96,18 @@ write_model_card = Annotated[bool, typer.Option("--write-model-card/--no-write-m
 keep_stages = Annotated[
     bool, typer.Option("--keep-stages", help="Keep what each stage of the recipe makes, in OUT.stages.")
 ]
+out_format = Annotated[
+    str | None,
+    typer.Option(
+        "--out-format",
+        metavar="FORMAT",
+        help="safetensors, gguf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0. [default: by the name of OUT]",
+    ),
+]
+gguf_like = Annotated[
+    Path | None,
+    typer.Option("--gguf-like", metavar="FILE", help="A GGUF file whose settings and tokenizer OUT takes over."),
+]
 cache = Annotated[
     Path | None,
     typer.Option(

@@ -27,15 +27,24 @@ def plan(
     reflink: options.reflink = True,
     cache: options.cache = None,
     tensors: options.tensors = False,
+    out_format: options.out_format = None,
+    gguf_like: options.gguf_like = None,
     answer: options.answer = Format.HUMAN,
     verbose: options.verbose = False,
 ) -> None:
     """Check RECIPE and say what its merge would read, write and need. No weight is read."""
     from pymerge import api
-    from pymerge.schedule import make_schedule
 
     planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
-    schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    schedule = api.lay_out(
+        planned,
+        out,
+        shard_size=shard_size,
+        threads=threads,
+        memory=memory,
+        out_format=out_format,
+        gguf_like=gguf_like,
+    )
     show_plan(schedule, out, answer, reflink=reflink, tensors=tensors)
 
 
@@ -69,7 +78,7 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         **({"shares": shared} if facts["shared"] else {}),
         **({"to fetch": f"{format_bytes(facts['fetched'])} from the hub"} if facts["fetched"] else {}),
         "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
-        "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x safetensors",
+        "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x {facts['format']}",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",
         "disk": f"{format_bytes(facts['needed'])} needed, {format_bytes(facts['free'])} free{room}",
     }

@@ -9,14 +9,15 @@ import numpy as np
 
 from pymerge.backends.files import read_into
 from pymerge.backends.reference import ReferenceOps
-from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, LowRank, Packed, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.feeders import calculated
 from pymerge.execute.memory import find_combine
-from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
+from pymerge.kernels.common.convert import NUMPY_DTYPES, Array, decode
 from pymerge.kernels.dequantize import packed
 from pymerge.kernels.dequantize import spec as dequantize
 from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.pack import spec as pack
 from pymerge.kernels.rows import spec as rows
 from pymerge.ops import Combine, Copy
 from pymerge.plan.values import Staged
@@ -82,10 +83,19 @@ def _read_dequantized(source: Dequantized) -> Array:
     return dequantize.run_fp8(codes.reshape(source.shape), scales.reshape(grid), source.block, kind).reshape(-1)
 
 
+def _read_packed(source: Packed) -> Array:
+    stored = decode(read_source(source.source), "float32")
+    packed = np.zeros(source.count, np.uint8)
+    blocks = pack.run(stored, source.form)
+    packed[: blocks.size] = blocks
+    return packed
+
+
 _READERS: dict[type[Any], Callable[[Any], Array]] = {
     StoredTensor: _read_stored,
     Rows: _read_rows,
     LowRank: _read_low_rank,
     Staged: _read_staged,
     Dequantized: _read_dequantized,
+    Packed: _read_packed,
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from pymerge import _core
 from pymerge.checkpoint.values import Source
-from pymerge.execute.feeders import StreamFeeder, find_copied
+from pymerge.execute.feeders import StreamFeeder, find_copied, find_packed
 from pymerge.execute.pipeline import (
     Answer,
     CombineJob,
@@ -80,7 +80,7 @@ class DeviceFeeder:
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Start a combine; see `Feeder`."""
-        is_copy = find_copied(task, request) is not None
+        is_copy = find_copied(task, request) is not None or find_packed(task) is not None
         chosen = self._chosen.get(id(task)) if is_copy else self._choose(task)
         if is_copy and chosen is not None:
             self._pipelines[chosen].forget(task)

@@ -8,12 +8,13 @@ from typing import Protocol
 from pymerge import _core
 from pymerge.backends.answers import answer_of
 from pymerge.backends.calls import Call, call_of
+from pymerge.checkpoint.sources import Packed
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.tensors import Read, Tensors
 from pymerge.ops import Combine, Copy, KeyCounts, KeySample, Measure, WeightedSum
 from pymerge.plan.values import Staged, TensorTask
 
-__all__ = ["SURVEYS", "Feeder", "StreamFeeder", "calculated", "find_copied"]
+__all__ = ["SURVEYS", "Feeder", "StreamFeeder", "calculated", "find_copied", "find_packed"]
 
 #: Measures after which a task does not go on to its combine: those that look at all tensors of a group first.
 SURVEYS = (KeySample, KeyCounts)
@@ -27,9 +28,15 @@ def find_copied(task: TensorTask, request: Combine) -> StoredTensor | None:
     return source if isinstance(source, StoredTensor) and source.dtype == task.dtype else None
 
 
+def find_packed(task: TensorTask) -> Packed | None:
+    """What a task's output is packed from, if that is how it is stored."""
+    source = task.sources[0]
+    return source if isinstance(source, Packed) else None
+
+
 def calculated(task: TensorTask, request: Combine) -> Combine:
     """The combine that kernels run: for a copy of what is derived, or changes its dtype, a sum of one."""
-    if isinstance(request, Copy) and find_copied(task, request) is None:
+    if isinstance(request, Copy) and find_copied(task, request) is None and find_packed(task) is None:
         return WeightedSum((request.source,), (1.0,))
     return request
 
@@ -118,8 +125,10 @@ class StreamFeeder:
 
     def combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         """Fill an output segment; see `Feeder`."""
-        copied = find_copied(task, request)
-        if copied is not None and task.must_agree:
+        copied, packed = find_copied(task, request), find_packed(task)
+        if packed is not None:
+            self._engine.fill_packed(shard, segment, self.tensor(packed.source), packed.form)
+        elif copied is not None and task.must_agree:
             tensors = [self.tensor(source) for source in task.sources]
             self._engine.fill_agreed(shard, segment, tensors, task.name)
         elif copied is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from pymerge import _core
 from pymerge.execute.arrivals import Gate
 from pymerge.execute.checkpoints import Checkpoints
-from pymerge.execute.feeders import Feeder, calculated
+from pymerge.execute.feeders import Feeder, calculated, find_packed
 from pymerge.execute.nonfinite import nonfinite_error
 from pymerge.execute.programs import Decided, Steps, follow
 from pymerge.execute.restore import Kept, temporary_name
@@ -236,7 +236,7 @@ class Flow:
 
     def _combine(self, shard: int, segment: int, task: TensorTask, request: Combine) -> None:
         self._decided += task.nbytes
-        self.copied += isinstance(request, Copy)
+        self.copied += isinstance(request, Copy) and find_packed(task) is None
         self._feeder.combine(shard, segment, task, calculated(task, request))
 
     def _note_nonfinite(self) -> None:

@@ -10,7 +10,7 @@ from pymerge import _core
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.values import Source
 from pymerge.execute.derived import read_source
-from pymerge.execute.feeders import StreamFeeder, find_copied
+from pymerge.execute.feeders import StreamFeeder, find_copied, find_packed
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Measure
 from pymerge.plan.values import Staged, TensorTask
@@ -44,6 +44,11 @@ class HostFeeder:
         """Compute a tensor and hand its bytes to the writer; see `Feeder`."""
         if find_copied(task, request) is not None:
             self._stream.combine(shard, segment, task, request)
+            return
+        packed = find_packed(task)
+        if packed is not None:
+            # Not a combine: what is packed is counted by the engine alone.
+            self._engine.fill_bytes(shard, segment, read_source(packed))
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)

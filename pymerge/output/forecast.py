@@ -38,6 +38,7 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[
         "read": costs.read - shared,
         "written": costs.written - shared,
         "shards": len(schedule.shards),
+        "format": schedule.shards[0].name.rpartition(".")[2],
         "threads": schedule.resources.threads,
         "memory": schedule.resources.memory,
         "shared": shared,

@@ -22,7 +22,7 @@ from pymerge.plan.values import MergePlan
 from pymerge.schedule.layout import METADATA
 from pymerge.schedule.values import Schedule
 
-__all__ = ["FilePreparation", "find_metadata", "finish_file", "prepare_file"]
+__all__ = ["FilePreparation", "find_metadata", "finish_file", "prepare_file", "refuse_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,18 @@ def find_metadata(plan: MergePlan) -> Mapping[str, str]:
 
 
 def prepare_file(
-    schedule: Schedule, path: Path, *, overwrite: bool = False, restart: bool = False, reflink: bool = True
+    schedule: Schedule,
+    path: Path,
+    *,
+    suffix: str = ".safetensors",
+    overwrite: bool = False,
+    restart: bool = False,
+    reflink: bool = True,
 ) -> FilePreparation:
     """Check and lock the output; no weight is written yet, and a file that is there stays until the new one is whole.
 
     Args:
+        suffix: how its name ends.
         restart: of an unfinished merge into this file, whatever it was, nothing is kept.
 
     Raises:
@@ -56,7 +63,7 @@ def prepare_file(
             merge is.
         ResourceError: it cannot be made, is in use, or the disk cannot hold it.
     """
-    _refuse_path(schedule, path, overwrite)
+    refuse_path(schedule.plan, path, suffix, overwrite=overwrite)
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,13 +84,14 @@ def prepare_file(
     return FilePreparation(path, journal)
 
 
-def _refuse_path(schedule: Schedule, path: Path, overwrite: bool) -> None:
-    if path.suffix != ".safetensors":
-        raise RecipeError(f"output {path}: only safetensors files are written; name it {path.stem}.safetensors")
+def refuse_path(plan: MergePlan, path: Path, suffix: str, *, overwrite: bool) -> None:
+    """Refuse an output file that cannot be one, or holds what must not be lost; raises as `prepare_file`."""
+    if path.suffix != suffix:
+        raise RecipeError(f"output {path}: what is written is a {suffix[1:]} file; name it {path.stem}{suffix}")
     if path.is_dir():
         raise RecipeError(f"output {path} is a folder; name a file in it")
     with suppress(OSError):
-        for model in schedule.plan.models:
+        for model in plan.models:
             if any(os.path.samefile(path, file) for file, *_ in model.files):
                 raise RecipeError(f"output {path} is the model {str(model.ref)!r}; name another file")
     if os.path.lexists(path) and not overwrite:

@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pymerge.checkpoint.sources import list_stored
+from pymerge.checkpoint.sources import Packed, list_stored
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.methods.base import Method
 from pymerge.ops import (
@@ -59,7 +59,7 @@ def count_costs(plan: MergePlan) -> Costs:
     read = copied = passes = 0
     for task in plan.tasks:
         trace = trace_task(plan, task)
-        copied += isinstance(trace.combine, Copy)
+        copied += isinstance(trace.combine, Copy) and not isinstance(task.sources[0], Packed)
         passes = max(passes, sum(map(_count_passes, (*trace.measures, trace.combine))))
         read += _count_read(task, (*trace.measures, trace.combine))
         if task.must_agree:

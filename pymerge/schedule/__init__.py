@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan
 from pymerge.schedule.budget import assign_resources, count_cuts, count_ranked
+from pymerge.schedule.gguf_layout import GgufHead, lay_out_gguf
 from pymerge.schedule.layout import METADATA, lay_out
 from pymerge.schedule.values import Placement, Resources, Schedule, Shard
 
-__all__ = ["Placement", "Resources", "Schedule", "Shard", "make_schedule"]
+__all__ = ["GgufHead", "Placement", "Resources", "Schedule", "Shard", "make_schedule"]
 
 
 def make_schedule(
@@ -21,6 +22,7 @@ def make_schedule(
     memory: int | None = None,
     single: str = "model.safetensors",
     metadata: Mapping[str, str] = METADATA,
+    head: GgufHead | None = None,
 ) -> Schedule:
     """Lay a plan out on disk.
 
@@ -29,6 +31,7 @@ def make_schedule(
         threads, memory: see `pymerge.schedule.budget.assign_resources`.
         single: name of the file, if there is one.
         metadata: of its header.
+        head: what stands before the tensors, if that is a GGUF file.
 
     Raises:
         ResourceError: the memory budget is too small.
@@ -36,4 +39,6 @@ def make_schedule(
     twins = [find_twin(plan, task) for task in plan.tasks]
     cuts, ranked = count_cuts(plan), count_ranked(plan)
     resources = assign_resources(plan.tasks, threads, memory, cuts=cuts, ranked=ranked)
+    if head is not None:
+        return Schedule(plan, lay_out_gguf(single, plan.tasks, twins, head), resources)
     return Schedule(plan, lay_out(plan.tasks, shard_size, twins, single=single, metadata=metadata), resources)

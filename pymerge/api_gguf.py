@@ -1,0 +1,64 @@
+"""What becomes of a merge whose output is a GGUF file: how it is asked for, and its plan and schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pymerge.config.values import MergeConfig
+from pymerge.errors import RecipeError
+from pymerge.output.gguf import make_head
+from pymerge.plan.gguf import KINDS, convert_plan, find_kind, find_written_family, merge_before
+from pymerge.plan.values import MergePlan
+from pymerge.schedule import Schedule, make_schedule
+
+__all__ = ["SUFFIX", "find_form", "plan_for_file", "schedule_gguf"]
+
+SUFFIX = ".gguf"
+_ANY = "any"
+
+
+def find_form(out: Path, out_format: str | None) -> str | None:
+    """The type of a GGUF file's matrices that is asked for, "any" if none is; None for a folder of safetensors.
+
+    Args:
+        out_format: "safetensors", "gguf", or "gguf:" and a type; None goes by the name of `out`.
+
+    Raises:
+        RecipeError: it is none of these.
+    """
+    name, _, kind = (out_format or ("gguf" if out.suffix == SUFFIX else "safetensors")).lower().partition(":")
+    if name == "safetensors" and not kind:
+        return None
+    if name == "gguf" and kind.upper() in (*KINDS, ""):
+        return kind.upper() or _ANY
+    kinds = ", ".join(f"gguf:{kind.lower()}" for kind in KINDS)
+    raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of safetensors, gguf, {kinds}')
+
+
+def plan_for_file(planned: MergePlan, make: Callable[[MergeConfig], MergePlan]) -> MergePlan:
+    """The plan that can be written as a GGUF file: another one where groups of tensors are looked at first.
+
+    Raises:
+        RecipeError: the model is of a family that is not written.
+    """
+    find_written_family(planned)
+    return make(merge_before(planned.config)) if planned.group_selects else planned
+
+
+def schedule_gguf(
+    planned: MergePlan, path: Path, form: str, *, like: Path | None, threads: int | None, memory: int | None
+) -> Schedule:
+    """Lay out the file.
+
+    Args:
+        form: as `find_form` gives it.
+        like: see `make_head`.
+
+    Raises:
+        RecipeError, FormatError, ResourceError: as `convert_plan`, `make_head` and `make_schedule`.
+    """
+    kind = find_kind(planned) if form == _ANY else form
+    converted = convert_plan(planned, kind)
+    head = make_head(converted, path.stem, kind, like)
+    return make_schedule(converted, shard_size=0, threads=threads, memory=memory, single=path.name, head=head)
