@@ -9,7 +9,7 @@ import numpy as np
 
 from pymerge.backends.files import read_into
 from pymerge.backends.reference import ReferenceOps
-from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Noise, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.feeders import calculated
 from pymerge.execute.memory import find_combine
@@ -17,6 +17,7 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES, Array
 from pymerge.kernels.dequantize import packed
 from pymerge.kernels.dequantize import spec as dequantize
 from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.noise import spec as noise
 from pymerge.kernels.rows import spec as rows
 from pymerge.ops import Combine, Copy
 from pymerge.plan.values import Staged
@@ -82,10 +83,22 @@ def _read_dequantized(source: Dequantized) -> Array:
     return dequantize.run_fp8(codes.reshape(source.shape), scales.reshape(grid), source.block, kind).reshape(-1)
 
 
+def _read_noise(source: Noise) -> Array:
+    base = None if source.base is None else read_source(source.base)
+    return noise.run(base, source.count, source.key, source.scale, source.kind)
+
+
+def _read_given(source: Given) -> Array:
+    assert source.data is not None, source.name
+    return np.frombuffer(source.data, np.float32)
+
+
 _READERS: dict[type[Any], Callable[[Any], Array]] = {
     StoredTensor: _read_stored,
     Rows: _read_rows,
     LowRank: _read_low_rank,
     Staged: _read_staged,
     Dequantized: _read_dequantized,
+    Noise: _read_noise,
+    Given: _read_given,
 }

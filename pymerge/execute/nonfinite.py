@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pymerge import _core
 from pymerge.checkpoint.sources import list_stored
 from pymerge.errors import NonFiniteError
-from pymerge.execute.tensors import Tensors
+from pymerge.execute.tensors import open_tensors
 from pymerge.plan.values import TensorTask
 
 __all__ = ["nonfinite_error"]
@@ -14,7 +13,7 @@ __all__ = ["nonfinite_error"]
 def nonfinite_error(task: TensorTask, index: int) -> NonFiniteError:
     """The error for the output value of `task` at flat `index`."""
     guilty = []
-    tensors = Tensors(lambda path, in_place: _core.MappedFile(path), in_place=False)
+    tensors = open_tensors()
     for source, label in zip(task.sources, task.labels, strict=True):
         if tensors.get(source).is_nonfinite_at(index):
             guilty.append(f"{label} ({next(list_stored(source)).path})")
