@@ -15,7 +15,8 @@ from pymerge.api import SHARD_SIZE, Stages, make_fetcher, make_locate, make_publ
 from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.checkpoint import Checkpoint
 from pymerge.checkpoint.sources import list_stored
-from pymerge.config.moe import DRAWN, MoeConfig, load_moe
+from pymerge.config.moe import DRAWN, MoeConfig
+from pymerge.config.moe_document import load_moe
 from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
 from pymerge.output import MergeReport, find_extras, finish, make_folder, prepare

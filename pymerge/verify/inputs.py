@@ -9,7 +9,8 @@ from typing import Any
 
 from pymerge.checkpoint.remote import Place
 from pymerge.config import load_recipe, suggest_name
-from pymerge.config.moe import MOE, MoeConfig, load_moe
+from pymerge.config.moe import MOE, MoeConfig
+from pymerge.config.moe_document import load_moe
 from pymerge.config.stages import iterate_references
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError

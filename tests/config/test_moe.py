@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pymerge.config.moe import DRAWN, GATE_MODES, load_moe
+from pymerge.config.moe import DRAWN, GATE_MODES
+from pymerge.config.moe_document import load_moe
 from pymerge.errors import Problem, RecipeError
 
 GOOD = "base_model: b\nexperts: [{source_model: x, positive_prompts: [p]}, {source_model: y, positive_prompts: [q]}]\n"

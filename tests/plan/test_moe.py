@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toys
 
-from pymerge.config.moe import load_moe
+from pymerge.config.moe_document import load_moe
 from pymerge.errors import PymergeError
 from pymerge.plan.moe import list_pending, plan_moe
 from pymerge.plan.values import MergePlan
@@ -196,7 +196,7 @@ BASES: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
         "has no place for 1 tensors",
     ),
     "a norm is missing": ({"drop": ("model.norm.weight",)}, {}, 'lacks 1 tensors: "model.norm.weight"'),
-    "no count": ({"config": {"num_hidden_layers": None}}, {}, "does not say num_hidden_layers"),
+    "no count": ({"config": {"num_hidden_layers": None}}, {}, "cannot be told: model.layers has 2 layers"),
     "wide heads": (
         {"config": {"head_dim": 16}}, {"shared_experts": [{"source_model": "x"}]}, "are 16 wide, and those of Qwen2",
     ),

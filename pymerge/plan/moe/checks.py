@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pymerge.checkpoint import Checkpoint
+from pymerge.checkpoint.json_files import read_small_file
 from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.names import is_buffer
-from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
 from pymerge.config.moe import Expert, MoeConfig
 from pymerge.config.values import ModelRef
 from pymerge.errors import DTypeError, PymergeError, ShapeError
@@ -46,14 +46,19 @@ def check_base(config: MoeConfig, base: Checkpoint, family: Family, layers: int,
     required = (*LOOSE[:2], *(name_in_layer(n, r) for n in range(layers) for r in family.kept if r not in family.zeros))
     if lacking := [name for name in required if name not in base.tensors]:
         findings.add(f'"{base.ref}" lacks {len(lacking)} tensors: {_list_names(lacking)}', where)
-    width, heads = base.config.get("hidden_size"), base.config.get("num_attention_heads")
-    head = base.config.get("head_dim")
-    if family.splits and isinstance(width, int) and isinstance(heads, int) and head not in (None, width // heads):
-        findings.add(
-            f'heads of "{base.ref}" are {head} wide, and those of {family.name} hidden_size / num_attention_heads = '
-            f"{width // heads}",
-            where,
-        )
+    if family.splits:
+        _check_heads(base, family, findings)
+
+
+def _check_heads(base: Checkpoint, family: Family, findings: Findings) -> None:
+    width, heads, head = (base.config.get(key) for key in ("hidden_size", "num_attention_heads", "head_dim"))
+    if not isinstance(width, int) or not isinstance(heads, int) or heads < 1 or head in (None, width // heads):
+        return
+    findings.add(
+        f'heads of "{base.ref}" are {head} wide, and those of {family.name} hidden_size / num_attention_heads = '
+        f"{width // heads}",
+        base.ref.where,
+    )
 
 
 def find_width(checkpoint: Checkpoint) -> int:
@@ -136,14 +141,15 @@ def _check_shapes(
 def check_tokenizers(config: MoeConfig, models: Mapping[ModelRef, Checkpoint], findings: Findings) -> None:
     """Experts that were trained on other tokens than the base's read numbers that mean something else."""
     folders = {ref: checkpoint.folder for ref, checkpoint in models.items() if not is_gguf(checkpoint.folder)}
+    folders = {ref: folder for ref, folder in folders.items() if (folder / "tokenizer.json").is_file()}
     if config.base_model not in folders:
         return
-    digests = {
-        ref: [(folder / name).read_bytes() for name in find_tokenizer_files(folder) if name == "tokenizer.json"]
-        for ref, folder in folders.items()
-    }
-    own = digests[config.base_model]
-    different = [ref for ref in folders if digests[ref] and own and digests[ref] != own]
+    try:
+        files = {ref: read_small_file(folder / "tokenizer.json") for ref, folder in folders.items()}
+    except PymergeError as error:
+        findings.take(error)
+        return
+    different = [ref for ref, content in files.items() if content != files[config.base_model]]
     if not different:
         return
     # Not before it is needed: most experts have the base's files.

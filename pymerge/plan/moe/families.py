@@ -12,10 +12,12 @@ from pymerge.config.suggestions import suggest_name
 from pymerge.errors import Location
 from pymerge.plan.findings import Findings
 
-__all__ = ["LOOSE", "MLP", "Family", "find_family", "name_in_layer"]
+__all__ = ["LAYERS", "LOOSE", "MLP", "Family", "find_family", "name_in_layer"]
 
 #: Matrices of a dense layer that become an expert's; the last one writes to the residual stream.
 MLP = ("gate_proj", "up_proj", "down_proj")
+#: What layers are numbered in.
+LAYERS = "model.layers"
 #: Tensors outside the layers.
 LOOSE = ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight")
 
@@ -115,7 +117,7 @@ FAMILIES = (
 
 def name_in_layer(layer: int, rest: str) -> str:
     """Name of a tensor of a layer."""
-    return f"model.layers.{layer}.{rest}"
+    return f"{LAYERS}.{layer}.{rest}"
 
 
 def find_family(config: MoeConfig, model_type: str, findings: Findings) -> Family | None:

@@ -16,10 +16,10 @@ from pymerge.errors import InternalError
 from pymerge.methods import get_method
 from pymerge.plan.findings import Findings
 from pymerge.plan.moe.checks import check_base, check_experts, check_same, check_tokenizers, find_width
-from pymerge.plan.moe.families import Family, find_family
+from pymerge.plan.moe.families import LAYERS, Family, find_family
 from pymerge.plan.moe.output_config import find_dtype, make_moe_config
 from pymerge.plan.moe.tasks import Gates, TaskMaker
-from pymerge.plan.sources import list_references, open_models
+from pymerge.plan.sources import Model, list_references, open_models
 from pymerge.plan.values import RECIPES, MergePlan
 
 __all__ = ["list_pending", "plan_moe"]
@@ -64,8 +64,8 @@ def plan_moe(
         findings.check()
     base = models[config.base_model]
     family = find_family(config, str(base.config.get("model_type")), findings)
-    layers = _count_layers(base, findings)
-    if family is not None:
+    layers = _count_layers(opened[config.base_model], findings)
+    if family is not None and layers:
         check_base(config, base, family, layers, findings)
         check_experts(config, models, family, layers, allow_crimes, findings)
     check_tokenizers(config, models, findings)
@@ -112,12 +112,14 @@ def _assemble(
     )
 
 
-def _count_layers(base: Checkpoint, findings: Findings) -> int:
-    layers = base.config.get("num_hidden_layers")
-    if isinstance(layers, int) and layers > 0:
-        return layers
-    findings.add(f'config.json of "{base.ref}" does not say num_hidden_layers', base.ref.where)
-    return 0
+def _count_layers(base: Model, findings: Findings) -> int:
+    """Layers of the base, as both its tensors and its config.json have them."""
+    stacks, obstacle = base.architecture.stacks, base.architecture.obstacle
+    if obstacle or stacks[0].prefix != LAYERS:
+        what = obstacle or f"its layers are called {stacks[0].prefix}, and not {LAYERS}"
+        findings.add(f'the layers of "{base.label}" cannot be told: {what}', base.checkpoint.ref.where)
+        return 0
+    return stacks[0].count
 
 
 def list_pending(plan: MergePlan) -> frozenset[str]:
