@@ -70,7 +70,7 @@ def find_gates(config: MoeConfig, base: Checkpoint) -> Found:
         base: its weights must be here.
 
     Raises:
-        RecipeError, FormatError: the tokenizer is missing or damaged, or the base gives what is not finite.
+        FormatError: the tokenizer is damaged, or the base gives what is not finite.
         ResourceError: the base does not fit in memory.
     """
     prompts = Prompts(base)
@@ -80,6 +80,7 @@ def find_gates(config: MoeConfig, base: Checkpoint) -> Found:
     else:
         states = States(base, prompts, average=config.gate_mode == "hidden_avg")
         found = [states.find(expert) for expert in config.everyone]
+        states.close()
     _check_finite(config.everyone, found, base)
     directions, count = np.stack(found, axis=1), len(config.experts)
     return Found(directions.astype(np.float32), count, _warn(config, directions[:, :count]))

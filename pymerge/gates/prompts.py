@@ -7,8 +7,7 @@ from typing import Any
 
 from pymerge.checkpoint import Checkpoint
 from pymerge.checkpoint.json_files import parse_json
-from pymerge.checkpoint.kinds import is_gguf
-from pymerge.errors import FormatError, Problem, RecipeError
+from pymerge.errors import FormatError
 from pymerge.vocabulary.reading import FAST, SETTINGS, SPECIALS, read_files, role_text
 from pymerge.vocabulary.slow import convert
 
@@ -19,21 +18,20 @@ class Prompts:
     """Turns prompts into ids: the text that begins a text, then the prompt, and nothing that a template adds."""
 
     def __init__(self, base: Checkpoint) -> None:
-        """Load the tokenizer.
+        """Load the tokenizer; that there is one was seen to when all was planned.
 
         Raises:
-            RecipeError: the base has none.
             FormatError: a file is damaged, or has to be converted and cannot be.
         """
         folder = base.folder
-        files = {} if is_gguf(folder) else read_files(folder)
-        if not files:
-            what = f'"{base.ref}" has no tokenizer files, by which prompts become tokens'
-            raise RecipeError([Problem(what, base.ref.where, "add them, or use gate_mode: random")])
+        files = read_files(folder)
         if FAST not in files:
             files = {**files, **convert(folder, tuple(files))}
         self._folder = folder
         self._tokenizer = _load(folder, files[FAST])
+        # What a file may ask for besides: ids of nothing, and ends of prompts that are lost.
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
         settings = [parse_json(folder / name, files[name]) for name in (SETTINGS, SPECIALS) if name in files]
         self._start = next((text for each in settings if (text := role_text(each, "bos_token"))), "")
 

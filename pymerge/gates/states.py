@@ -53,6 +53,14 @@ class States:
         """[layers, width] float64: directions among the states that enter each layer."""
         return point(self._mean(expert.positive), self._mean(expert.negative) if expert.negative else None)
 
+    def close(self) -> None:
+        """Let go of the base, and of what torch keeps of a GPU's memory."""
+        import torch
+
+        del self._model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def _mean(self, texts: tuple[str, ...]) -> Array:
         total = sum(self._run(text) for text in texts)
         mean: Array = np.asarray(total) / len(texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,12 +149,17 @@ def test_what_takes_libraries_that_are_not_there_is_refused(
     assert not Path("out").exists()
 
 
-def test_a_base_without_tokenizer_has_no_prompts(dense: Callable[..., None], here: Path) -> None:
+def test_what_a_tokenizer_file_asks_for_besides_changes_nothing(dense: Callable[..., None], here: Path) -> None:
     dense()
-    Path("b/tokenizer.json").unlink()
-    Path("b/tokenizer_config.json").unlink()
-    with pytest.raises(RecipeError, match="no tokenizer files"):
-        pymerge.moe(prompted("cheap_embed"), "out")
+    pymerge.moe(prompted("cheap_embed"), "out")
+    path = here / "b" / "tokenizer.json"
+    padding = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None, "pad_id": 2,
+               "pad_type_id": 0, "pad_token": "</s>"}  # fmt: skip
+    cut = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "padding": padding, "truncation": cut}))
+    pymerge.moe(prompted("cheap_embed"), "other")
+    made = [(here / name / "model.safetensors").read_bytes() for name in ("out", "other")]
+    assert made[0] == made[1]
 
 
 def test_ids_without_a_row_are_refused(dense: Callable[..., None], here: Path) -> None:

@@ -108,9 +108,11 @@ def test_buffers_of_old_savings_are_left_out_with_a_warning(write: Callable[...,
     assert [name in str(warning) for warning in plan.warnings] == [True]
 
 
-def test_a_plan_leaves_open_what_comes_of_prompts(write: Callable[..., None]) -> None:
+def test_a_plan_leaves_open_what_comes_of_prompts(write: Callable[..., None], here: Path) -> None:
     write("b", "x", "y")
     experts = [{"source_model": name, "positive_prompts": [name]} for name in "xy"]
+    assert "has no tokenizer files" in refusal(experts, gate_mode="cheap_embed")
+    write_tokenizer(here / "b", {"a": 0})
     plan = make(experts, gate_mode="cheap_embed")
     assert list_pending(plan) == {f"model.layers.{n}.block_sparse_moe.gate.weight" for n in range(2)}
     assert make_schedule(plan, shard_size=0).shards

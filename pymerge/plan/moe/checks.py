@@ -9,13 +9,14 @@ from pymerge.checkpoint import Checkpoint
 from pymerge.checkpoint.json_files import read_small_file
 from pymerge.checkpoint.kinds import is_gguf
 from pymerge.checkpoint.names import is_buffer
-from pymerge.config.moe import Expert, MoeConfig
+from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
+from pymerge.config.moe import DRAWN, Expert, MoeConfig
 from pymerge.config.values import ModelRef
 from pymerge.errors import DTypeError, PymergeError, ShapeError
 from pymerge.plan.findings import Findings
 from pymerge.plan.moe.families import LOOSE, MLP, Family, name_in_layer
 
-__all__ = ["check_base", "check_experts", "check_same", "check_tokenizers", "find_width"]
+__all__ = ["check_base", "check_experts", "check_prompts", "check_same", "check_tokenizers", "find_width"]
 
 #: Tensors named in a message about many.
 _SHOWN = 3
@@ -59,6 +60,14 @@ def _check_heads(base: Checkpoint, family: Family, findings: Findings) -> None:
         f"{width // heads}",
         base.ref.where,
     )
+
+
+def check_prompts(config: MoeConfig, base: Checkpoint, findings: Findings) -> None:
+    """Prompts need a tokenizer."""
+    if config.gate_mode in DRAWN or (not is_gguf(base.folder) and find_tokenizer_files(base.folder)):
+        return
+    what = f'"{base.ref}" has no tokenizer files, by which prompts become tokens'
+    findings.add(what, base.ref.where, "add them, or use gate_mode: random")
 
 
 def find_width(checkpoint: Checkpoint) -> int:

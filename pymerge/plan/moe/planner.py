@@ -15,7 +15,7 @@ from pymerge.config.values import ModelRef
 from pymerge.errors import InternalError
 from pymerge.methods import get_method
 from pymerge.plan.findings import Findings
-from pymerge.plan.moe.checks import check_base, check_experts, check_same, check_tokenizers, find_width
+from pymerge.plan.moe.checks import check_base, check_experts, check_prompts, check_same, check_tokenizers, find_width
 from pymerge.plan.moe.families import LAYERS, Family, find_family
 from pymerge.plan.moe.output_config import find_dtype, make_moe_config
 from pymerge.plan.moe.tasks import Gates, TaskMaker
@@ -68,6 +68,7 @@ def plan_moe(
     if family is not None and layers:
         check_base(config, base, family, layers, findings)
         check_experts(config, models, family, layers, allow_crimes, findings)
+    check_prompts(config, base, findings)
     check_tokenizers(config, models, findings)
     findings.check()
     if family is None:
