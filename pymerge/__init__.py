@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pymerge.api import MergeReport, merge, plan
     from pymerge.api_files import merge_files
+    from pymerge.api_moe import moe
     from pymerge.errors import PymergeError
     from pymerge.execute.memory import mask, merge_tensors
     from pymerge.execute.state_dicts import merge_state_dicts
@@ -32,6 +33,7 @@ __all__ = [
     "merge_files",
     "merge_state_dicts",
     "merge_tensors",
+    "moe",
     "plan",
     "verify",
 ]
@@ -45,6 +47,7 @@ _HOMES = {
     "merge_files": "pymerge.api_files",
     "merge_state_dicts": "pymerge.execute.state_dicts",
     "merge_tensors": "pymerge.execute.memory",
+    "moe": "pymerge.api_moe",
     "plan": "pymerge.api",
     "verify": "pymerge.verify.folder",
 }

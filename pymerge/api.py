@@ -67,7 +67,7 @@ def plan(
         RecipeError: the recipe cannot work; all problems are listed with file, line and column.
         FormatError: a checkpoint is missing or damaged.
     """
-    locate = _make_locate(cache)
+    locate = make_locate(cache)
 
     def make(config: MergeConfig) -> MergePlan:
         return make_plan(config, lenient=lenient, seed=seed, allow_crimes=allow_crimes, locate=locate)
@@ -104,7 +104,7 @@ def lay_out(
     return schedule_gguf(planned, target, form, like=like, threads=threads, memory=memory)
 
 
-def _make_locate(cache: str | os.PathLike[str] | None) -> Locate:
+def make_locate(cache: str | os.PathLike[str] | None) -> Locate:
     """What finds models of a hub; merges of folders do without loading it."""
     hubs: list[Hub] = []
 
@@ -128,7 +128,8 @@ def _find_problems(config: MergeConfig, make: Callable[[MergeConfig], MergePlan]
     return ()
 
 
-def _make_fetcher(plan: MergePlan, cache: str | os.PathLike[str] | None) -> Fetcher | None:
+def make_fetcher(plan: MergePlan, cache: str | os.PathLike[str] | None) -> Fetcher | None:
+    """What brings the files of a hub that a plan reads and that are not here; None if all are."""
     missing = list_missing(plan)
     if not missing:
         return None
@@ -137,7 +138,8 @@ def _make_fetcher(plan: MergePlan, cache: str | os.PathLike[str] | None) -> Fetc
     return Fetcher(missing, cache)
 
 
-def _make_publisher(repo: str | None, private: bool) -> Publisher | None:
+def make_publisher(repo: str | None, private: bool) -> Publisher | None:
+    """What sends a result to the hub; None where it stays here."""
     if repo is None:
         return None
     from pymerge.hub import Publisher
@@ -241,8 +243,8 @@ def merge(
     if form is None:
         find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
     refuse_full_cache(planned)
-    publisher = _make_publisher(push, private)
-    locate = _make_locate(cache)
+    publisher = make_publisher(push, private)
+    locate = make_locate(cache)
 
     def plan_again(document: MergeConfig, merged: Mapping[str, Path]) -> MergePlan:
         return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged, locate=locate)
@@ -258,7 +260,7 @@ def merge(
             reflink=reflink,
             journal=journal,
             on_progress=on_progress,
-            arrivals=_make_fetcher(schedule.plan, cache),
+            arrivals=make_fetcher(schedule.plan, cache),
             on_shard=uploading.add if uploading else None,
         )
         clock.end("merge")

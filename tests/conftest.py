@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import moe_toys
 import pytest
 import toys
 from skip_gate import SkipGate
@@ -32,6 +34,18 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return built[key]
 
     return build
+
+
+@pytest.fixture
+def dense(tmp_path: Path, toy: Callable[..., Path]) -> Callable[..., None]:
+    """Copies three toys of a family to b, which has a tokenizer, x and y."""
+
+    def copy(family: str = "llama", **changes: Any) -> None:
+        for seed, name in enumerate("bxy"):
+            shutil.copytree(toy(family, seed=seed, **changes), tmp_path / name)
+        moe_toys.write_tokenizer(tmp_path / "b")
+
+    return copy
 
 
 @pytest.fixture

@@ -30,7 +30,13 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 TRITON_FOLDERS = ("kernels/common/triton/", "kernels/select/triton/")
 # Module prefix -> paths (prefixes, or a file name) that may import it.
 PYTHON_USERS = {
-    "torch": ("pymerge/backends/", "pymerge/execute/memory.py", "triton.py", *TRITON_FOLDERS),
+    "torch": (
+        "pymerge/backends/",
+        "pymerge/execute/memory.py",
+        "pymerge/gates/states.py",
+        "triton.py",
+        *TRITON_FOLDERS,
+    ),
     "triton": ("pymerge/backends/", "triton.py", *TRITON_FOLDERS),
     "pymerge._cuda": ("pymerge/backends/",),
     "pymerge._core": (

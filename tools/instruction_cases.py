@@ -238,6 +238,8 @@ DERIVED: dict[str, Callable[[int], _core.Tensor]] = {
     "dequantize/mxfp4": _scale_groups,
     "dequantize/q8_0": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 32 * 34), "Q8_0"),
     "dequantize/q4_k": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 256 * 144), "Q4_K"),
+    "noise/normal": lambda n: _core.Tensor.add_noise(None, n, 7, 0.5, "normal"),
+    "noise/uniform": lambda n: _core.Tensor.add_noise(None, n, 7, 0.5, "uniform"),
 }
 
 

@@ -6,7 +6,7 @@
 
     a = max |x|;  D = a / 127;  d = D as float16;  q[i] = round(x[i] * (1 / D)), halves away from zero
 
-Q8_0's quotients and products are float32's; d is rounded once, to nearest even. Where 1 / D is not finite, which takes a
+Q8_0's quotients and products are float32's; d is rounded once, to nearest even. Where 1 / D is not finite, for a
 below 3.8e-37, all q are 0, and d is too. A block that holds an infinity or NaN has NaN for d and zeros for q.
 
 In: float32 [n], n a multiple of the block. Out: bytes, and how many of what is stored is not finite: elements, of Q8_0

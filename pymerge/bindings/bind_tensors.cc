@@ -7,6 +7,7 @@
 #include "dequantize/derived.h"
 #include "jobs.h"
 #include "low_rank/derived.h"
+#include "noise/derived.h"
 #include "pack/packing.h"
 #include "rows/derived.h"
 
@@ -126,6 +127,15 @@ Tensor unpack_blocks(const Tensor& blocks, const std::string& format) {
   return derive_floats(std::make_shared<PackedDerived>(blocks.view, format), std::move(owners));
 }
 
+Tensor add_noise(const Tensor* base, std::int64_t count, std::uint64_t key, double scale,
+                 const std::string& kind) {
+  py::list owners;
+  if (base != nullptr) owners.append(base->owner);
+  return derive_floats(std::make_shared<NoiseDerived>(base == nullptr ? TensorView{} : base->view,
+                                                      count, key, static_cast<float>(scale), kind),
+                       std::move(owners));
+}
+
 Tensor from_combine(std::shared_ptr<Combine> combine) {
   const DType dtype = combine->out_dtype();
   const std::int64_t count = combine->count();
@@ -180,6 +190,8 @@ void bind_tensors(py::module_& module) {
       .def_static("scale_groups", &scale_groups, py::arg("codes"), py::arg("scales"),
                   py::arg("rows"), py::arg("groups"))
       .def_static("unpack_blocks", &unpack_blocks, py::arg("blocks"), py::arg("format"))
+      .def_static("add_noise", &add_noise, py::arg("base"), py::arg("count"), py::arg("key"),
+                  py::arg("scale"), py::arg("kind"))
       .def_static("from_combine", &from_combine, py::arg("combine"))
       .def_property_readonly("count", [](const Tensor& tensor) { return tensor.view.count; })
       .def("read_into", &read_into, py::arg("begin"), py::arg("out"))

@@ -19,7 +19,9 @@ from pymerge.dtypes import BY_NAME, DType
 __all__ = [
     "Dequantized",
     "Derived",
+    "Given",
     "LowRank",
+    "Noise",
     "Packed",
     "RowChoice",
     "Rows",
@@ -211,6 +213,68 @@ class Dequantized(Derived):
     def settings(self) -> tuple[object, ...]:
         """How codes are read."""
         return (self.scheme, self.shape, self.block)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Noise(Derived):
+    """Numbers that are drawn for each element, added to a tensor or alone: kernels/noise.
+
+    Attributes:
+        base: what they are added to; None for zeros.
+        key: of the draws, 64 bits.
+        scale: standard deviation of "normal", bound of "uniform" numbers.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    base: Source | None
+    key: int
+    scale: float
+    kind: str = "normal"
+
+    @property
+    def origin(self) -> DType:
+        """That of the base; its own where there is none."""
+        return self.base.origin if self.base else self.dtype
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The base."""
+        return (self.base,) if self.base else ()
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What is drawn."""
+        return (self.key, self.scale, self.kind, self.shape)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given(Derived):
+    """Numbers that are known before a weight is read; few, for they stay in memory.
+
+    Attributes:
+        data: array("f"); None as long as they are still to be worked out.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    data: array[float] | None
+
+    @property
+    def origin(self) -> DType:
+        """float32."""
+        return self.dtype
+
+    @property
+    def parts(self) -> tuple[()]:
+        """None: it is here."""
+        return ()
+
+    @property
+    def settings(self) -> tuple[object, ...]:
+        """What tells the numbers from others."""
+        known = b"" if self.data is None else self.data.tobytes()
+        return (self.shape, hashlib.blake2b(known, digest_size=16).hexdigest())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

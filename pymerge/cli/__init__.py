@@ -19,6 +19,7 @@ from pymerge.cli.inspect import inspect
 from pymerge.cli.merge import merge
 from pymerge.cli.merge_files import merge_files
 from pymerge.cli.methods import methods
+from pymerge.cli.moe import moe
 from pymerge.cli.options import show_version
 from pymerge.cli.plan import plan
 from pymerge.cli.push import push
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (merge, merge_files, plan, push, inspect, verify, methods, doctor):
+for command in (merge, merge_files, moe, plan, push, inspect, verify, methods, doctor):
     app.command()(command)
 app.add_typer(bench)
 

@@ -16,7 +16,7 @@ from pymerge.config.stages import link_stages
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, RecipeError
 
-__all__ = ["load_recipe"]
+__all__ = ["load_recipe", "read_source"]
 
 #: Recipes are a few kilobytes; more is a mistake (a weight file given as recipe).
 MAX_BYTES = 8 << 20
@@ -32,7 +32,7 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, lenient: 
     Raises:
         RecipeError: with every problem of the recipe, in file order.
     """
-    text, name = _read_source(source)
+    text, name = read_source(source)
     problems: list[Problem] = []
     read = [read_document(tree, text, name, problems) for tree in compose_trees(text, name, problems)]
     config = link_stages([document for document in read if document is not None], problems)
@@ -43,7 +43,8 @@ def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, lenient: 
     return replace(config, warnings=tuple(problems))
 
 
-def _read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, str]:
+def read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> tuple[str, str]:
+    """The YAML of a recipe, and its name for messages; raises RecipeError if it is no text of bounded size."""
     if isinstance(source, Mapping):
         # As text, a mapping has lines to point to and can be kept beside the result.
         return yaml.safe_dump(_plain(source), sort_keys=False), "<recipe>"

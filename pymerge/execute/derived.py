@@ -9,7 +9,7 @@ import numpy as np
 
 from pymerge.backends.files import read_into
 from pymerge.backends.reference import ReferenceOps
-from pymerge.checkpoint.sources import Dequantized, LowRank, Packed, Rows
+from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Noise, Packed, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.feeders import calculated
 from pymerge.execute.memory import find_combine
@@ -17,6 +17,7 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES, Array, decode
 from pymerge.kernels.dequantize import packed
 from pymerge.kernels.dequantize import spec as dequantize
 from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.noise import spec as noise
 from pymerge.kernels.pack import spec as pack
 from pymerge.kernels.rows import spec as rows
 from pymerge.ops import Combine, Copy
@@ -83,6 +84,16 @@ def _read_dequantized(source: Dequantized) -> Array:
     return dequantize.run_fp8(codes.reshape(source.shape), scales.reshape(grid), source.block, kind).reshape(-1)
 
 
+def _read_noise(source: Noise) -> Array:
+    base = None if source.base is None else read_source(source.base)
+    return noise.run(base, source.count, source.key, source.scale, source.kind)
+
+
+def _read_given(source: Given) -> Array:
+    assert source.data is not None, source.name
+    return np.frombuffer(source.data, np.float32)
+
+
 def _read_packed(source: Packed) -> Array:
     stored = decode(read_source(source.source), "float32")
     packed = np.zeros(source.count, np.uint8)
@@ -97,5 +108,7 @@ _READERS: dict[type[Any], Callable[[Any], Array]] = {
     LowRank: _read_low_rank,
     Staged: _read_staged,
     Dequantized: _read_dequantized,
+    Noise: _read_noise,
+    Given: _read_given,
     Packed: _read_packed,
 }

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pymerge import _core
 from pymerge.checkpoint.sources import Rows, list_stored
 from pymerge.checkpoint.values import Source
 from pymerge.errors import NonFiniteError
 from pymerge.execute.feeders import find_packed
-from pymerge.execute.tensors import Tensors
+from pymerge.execute.tensors import open_tensors
 from pymerge.plan.values import Staged, TensorTask
 
 __all__ = ["nonfinite_error"]
@@ -20,11 +19,12 @@ def nonfinite_error(task: TensorTask, index: int) -> NonFiniteError:
     guilty = []
     packed = find_packed(task)
     sources = (packed.source,) if packed else task.sources
-    tensors = Tensors(lambda path, in_place: _core.MappedFile(path), in_place=False)
+    tensors = open_tensors()
     for named, label in zip(sources, task.labels, strict=True):
         for source, at, whose in _list_origins(named, index, label):
             if tensors.get(source).is_nonfinite_at(at):
-                guilty.append(f"{whose} ({next(list_stored(source)).path})")
+                stored = next(list_stored(source), None)
+                guilty.append(f"{whose} ({stored.path})" if stored else whose)
     if guilty:
         cause = f"it is not finite in {' and '.join(guilty)} either"
     else:

@@ -7,10 +7,10 @@ from typing import Any, TypeAlias
 
 from pymerge import _core
 from pymerge.backends.files import read_into
-from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Noise, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 
-__all__ = ["Read", "Tensors"]
+__all__ = ["Read", "Tensors", "open_tensors"]
 
 #: Fills a buffer with bytes from a place on.
 Read: TypeAlias = Callable[[int, Any], None]
@@ -94,9 +94,24 @@ class Tensors:
             codes, scales, (source.count // (rows * columns), rows, columns, *source.block)
         )
 
+    def _add_noise(self, source: Noise) -> _core.Tensor:
+        base = None if source.base is None else self.part(source.base)
+        return _core.Tensor.add_noise(base, source.count, source.key, source.scale, source.kind)
+
+    def _take_given(self, source: Given) -> _core.Tensor:
+        assert source.data is not None, source.name
+        return _core.Tensor.from_buffer(source.data, source.dtype.code)
+
 
 _MAKERS: dict[type[Any], Callable[[Tensors, Any], _core.Tensor]] = {
     Rows: Tensors._take_rows,
     LowRank: Tensors._add_low_rank,
     Dequantized: Tensors._dequantize,
+    Noise: Tensors._add_noise,
+    Given: Tensors._take_given,
 }
+
+
+def open_tensors() -> Tensors:
+    """For reading here and there, outside of a merge: nothing stays resident."""
+    return Tensors(lambda path, in_place: _core.MappedFile(path), in_place=False)

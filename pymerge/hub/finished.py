@@ -8,8 +8,9 @@ from pathlib import Path
 from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import FormatError, RecipeError
 from pymerge.execute.journal import JOURNAL
-from pymerge.output.folder import CONFIG, INDEX, RECIPE
+from pymerge.output.folder import CONFIG, INDEX
 from pymerge.output.manifest import MANIFEST
+from pymerge.plan.values import RECIPES
 
 __all__ = ["list_finished"]
 
@@ -41,7 +42,7 @@ def list_finished(folder: Path) -> tuple[list[str], list[str]]:
     for name, size in weights.items():
         if Path(name).name != name or not (folder / name).is_file() or (folder / name).stat().st_size != size:
             raise FormatError(f"{folder / name}: is not the file that was written; pymerge verify {folder} says more")
-    beside = [MANIFEST, CONFIG, *([INDEX] if len(weights) > 1 else []), RECIPE, _CARD, *extras]
+    beside = [MANIFEST, CONFIG, *([INDEX] if len(weights) > 1 else []), *RECIPES, _CARD, *extras]
     home = os.path.realpath(folder)
     for name in beside:
         # A manifest may come from a stranger: it must not name files of other folders.

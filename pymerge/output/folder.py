@@ -22,15 +22,13 @@ from pymerge.output.identity import describe_differences, make_identity
 from pymerge.output.manifest import MANIFEST, make_manifest
 from pymerge.output.report import MergeReport
 from pymerge.output.sharing import count_shareable
-from pymerge.plan.values import MergePlan
+from pymerge.plan.values import RECIPES, MergePlan
 from pymerge.schedule.values import Schedule
 
 __all__ = ["Preparation", "finish", "prepare", "refuse_full_disk", "take_up"]
 
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
-#: The name under which the field's tools look for a merge's recipe.
-RECIPE = "mergekit_config.yml"
 
 #: Weight files of an earlier merge, and what a killed one left of them.
 _TEMPORARY = re.compile(r"\.model.*\.safetensors\.partial")
@@ -174,8 +172,12 @@ def finish(
         if path.name not in shards:
             path.unlink(missing_ok=True)
     copied = write_extras(plan, folder, tokenizer=copy_tokenizer)
+    for name in RECIPES:
+        # Of what was here before.
+        if name != plan.recipe_file:
+            (folder / name).unlink(missing_ok=True)
     if plan.config.text:
-        write_text(folder / RECIPE, plan.config.text)
+        write_text(folder / plan.recipe_file, plan.config.text)
     if write_model_card:
         write_card(plan, folder)
     report = MergeReport.collect(schedule, folder, execution, copied)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pymerge
-from pymerge.checkpoint.sources import describe_source
+from pymerge.checkpoint.sources import Given, describe_source
 from pymerge.output.fingerprint import fingerprint
 from pymerge.schedule.values import Schedule
 
@@ -25,6 +25,7 @@ def make_identity(schedule: Schedule, *, hash_inputs: bool = False) -> dict[str,
     for task in plan.tasks:
         sources = [(label, describe_source(source)) for label, source in zip(task.labels, task.sources, strict=True)]
         tasks.update(repr((task.name, task.dtype, task.compute, task.must_agree, sources, task.inputs)).encode())
+    given = [task.sources[0].settings for task in plan.tasks if isinstance(task.sources[0], Given)]
     layout = hashlib.blake2b(digest_size=16)
     for shard in schedule.shards:
         layout.update(repr((shard.name, shard.size)).encode() + shard.header)
@@ -36,6 +37,7 @@ def make_identity(schedule: Schedule, *, hash_inputs: bool = False) -> dict[str,
         "recipe": plan.config.text,
         "tasks": tasks.hexdigest(),
         "layout": layout.hexdigest(),
+        **({"given": hashlib.blake2b(repr(given).encode(), digest_size=16).hexdigest()} if given else {}),
     }
 
 
@@ -49,6 +51,10 @@ def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> l
     found += _compare_inputs(before.get("inputs"), now["inputs"])
     if found:
         return found
+    if before.get("recipe") == now["recipe"] and before.get("given") != now.get("given"):
+        return [
+            "rows of routers: the base gives other states for the prompts, by another device, torch or transformers"
+        ]
     if before.get("tasks") != now["tasks"]:
         return [_compare_recipes(str(before.get("recipe") or ""), str(now["recipe"] or ""))]
     if before.get("layout") != now["layout"]:

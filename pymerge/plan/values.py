@@ -18,7 +18,11 @@ from pymerge.ops import Select
 if TYPE_CHECKING:
     from pymerge.vocabulary import Vocabulary
 
-__all__ = ["MergePlan", "Staged", "TensorTask"]
+__all__ = ["RECIPES", "MergePlan", "Staged", "TensorTask"]
+
+#: The names under which recipes are kept beside outputs: that of mergekit's merges, by which tools look for it; of
+#: mixtures of experts.
+RECIPES = ("mergekit_config.yml", "pymerge_moe.yml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,7 @@ class MergePlan:
         separate: names of stages that have to be merged by themselves before this plan can be carried out.
         vocabulary: of the output, if the recipe makes one; else the donor's is copied.
         group_selects: by the number of its task, what a program asks of a group of tensors.
+        recipe_file: one of `RECIPES`.
         warnings: what was tolerated, for the user to read.
     """
 
@@ -114,4 +119,5 @@ class MergePlan:
     separate: tuple[str, ...] = ()
     vocabulary: Vocabulary | None = None
     group_selects: Mapping[int, Select] = field(default_factory=dict)
+    recipe_file: str = RECIPES[0]
     warnings: tuple[Problem, ...] = ()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pymerge.checkpoint.sources import Dequantized, LowRank, Rows
+from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Rows
 from pymerge.checkpoint.values import Source
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.ops import MaskedSum, RankBernoulli, Select, SelectSpread, TaskMerge
@@ -194,6 +194,8 @@ def _held_by(source: Source) -> int:
         own = 2 * 8 * (len(source.choice.starts) + 2 * len(source.choice.rows))
     elif isinstance(source, Dequantized):
         own = source.held
+    elif isinstance(source, Given):
+        own = source.nbytes
     return own + sum(map(_held_by, source.parts))
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pymerge.checkpoint.remote import Place
 from pymerge.config import load_recipe, suggest_name
+from pymerge.config.moe import MOE, MoeConfig
+from pymerge.config.moe_document import load_moe
 from pymerge.config.stages import iterate_references
 from pymerge.config.values import Input, MergeConfig, ModelRef, Slice
 from pymerge.errors import PymergeError, RecipeError
 from pymerge.output.fingerprint import fingerprint
-from pymerge.output.folder import RECIPE
 from pymerge.plan import make_plan
-from pymerge.plan.values import MergePlan
+from pymerge.plan.moe import plan_moe
+from pymerge.plan.values import RECIPES, MergePlan
 from pymerge.verify.manifest import InputFile, Manifest, parse_files
 from pymerge.verify.values import Check, Finding
 
@@ -33,22 +36,17 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     Raises:
         RecipeError: `models` names what is not in the recipe, or one folder twice.
     """
-    if not (folder / RECIPE).exists():
-        return None, Check.skip("inputs", f"there is no {RECIPE}")
+    name = RECIPES[manifest.method == MOE]
+    if not (folder / name).exists():
+        return None, Check.skip("inputs", f"there is no {name}")
     try:
-        config = load_recipe(folder / RECIPE, lenient=manifest.lenient)
+        config = (load_moe if manifest.method == MOE else load_recipe)(folder / name, lenient=manifest.lenient)
     except RecipeError as error:
         return None, Check("inputs", "damaged", tuple(Finding(str(problem)) for problem in error.problems))
-    names = _list_names(config)
+    names = _list_names(config.recipe if isinstance(config, MoeConfig) else config)
     paths = _locate(names, models)
     try:
-        plan = make_plan(
-            _relocate(config, paths),
-            lenient=manifest.lenient,
-            seed=manifest.seed,
-            allow_crimes=manifest.allow_crimes,
-            locate=_find_cached,
-        )
+        plan = _plan_again(config, paths, manifest)
     except PymergeError as error:
         found = error.problems if isinstance(error, RecipeError) else (error,)
         unchecked = tuple(Finding(_advise(str(problem))) for problem in found)
@@ -69,6 +67,19 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
         summary += f" (written or copied since: {', '.join(touched)})"
     check = Check("inputs", "not those that were merged" if changed else summary, unchecked=tuple(changed))
     return (None if changed else plan), check
+
+
+def _plan_again(config: MergeConfig | MoeConfig, paths: Mapping[str, str], manifest: Manifest) -> MergePlan:
+    settings: dict[str, Any] = {
+        "lenient": manifest.lenient,
+        "seed": manifest.seed,
+        "allow_crimes": manifest.allow_crimes,
+        "locate": _find_cached,
+    }
+    if isinstance(config, MoeConfig):
+        moved = config.map_references(lambda ref: replace(ref, path=paths.get(ref.path, ref.path)))
+        return plan_moe(moved, untrained=True, **settings)
+    return make_plan(_relocate(config, paths), **settings)
 
 
 def _find_cached(repo: str, revision: str | None, adapter: bool) -> Place:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from pymerge.cli import app
 from pymerge.cli.options import PEER_OPTIONS, PeerOption
 from pymerge.config import load_recipe
+from pymerge.config.moe_document import load_moe
 from pymerge.methods import get_method, method_names
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,7 +24,8 @@ DEMO = sorted((ROOT / "demo" / "recipes").glob("*.yml"))
 
 @pytest.mark.parametrize(("page", "block"), RECIPES)
 def test_every_recipe_in_the_docs_loads_without_a_warning(page: str, block: str) -> None:
-    assert load_recipe(block).warnings == ()
+    load = load_moe if "\nexperts:" in block else load_recipe
+    assert load(block).warnings == ()
 
 
 @pytest.mark.parametrize("path", DEMO, ids=lambda path: path.stem)
@@ -32,7 +34,7 @@ def test_every_recipe_of_the_demo_loads_without_a_warning(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["merge", "merge-files", "verify", "bench kernels", "bench io", "bench merge", "bench compare"]
+    "command", ["merge", "merge-files", "moe", "verify", "bench kernels", "bench io", "bench merge", "bench compare"]
 )
 def test_every_option_of_a_command_is_documented(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout

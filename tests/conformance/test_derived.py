@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from array import array
+from statistics import NormalDist
 from typing import Any
 
 import kernel_cases as cases
@@ -18,6 +20,7 @@ from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.kernels.dequantize import packed
 from pymerge.kernels.dequantize import spec as dequantize
 from pymerge.kernels.low_rank import spec as low_rank
+from pymerge.kernels.noise import spec as noise
 from pymerge.kernels.rows import spec as rows
 
 NARROW = ("float32", "float16", "bfloat16")
@@ -227,3 +230,63 @@ def test_codes_that_do_not_fit_their_scales_are_refused() -> None:
         _core.Tensor.unpack_blocks(wrap_bytes(np.zeros(35, np.uint8)), "Q8_0")
     with pytest.raises(InternalError, match="no blocks"):
         _core.Tensor.unpack_blocks(wrap_bytes(np.zeros(34, np.uint8)), "Q9_9")
+
+
+@ONCE_A_LEVEL
+@given(data=st.data())
+def test_noise_is_the_specifications(level: str, data: st.DataObject) -> None:
+    count = data.draw(st.sampled_from((0, 1, 127, 511, 512, 513, 1024, 1025, 70_001)))
+    dtype = data.draw(st.sampled_from(NARROW))
+    base = data.draw(st.sampled_from((None, cases.make(dtype, count, 0, special=True)[0])))
+    key = data.draw(st.integers(0, 2**64 - 1))
+    scale = data.draw(st.sampled_from((1.0, -0.25, 1 / 3, 1e-3)))
+    kind = data.draw(st.sampled_from(noise.KINDS))
+    expected = noise.run(base, count, key, scale, kind)
+    over = None if base is None else wrap(base, dtype)
+    check_decoded(_core.Tensor.add_noise(over, count, key, scale, kind), expected, data)
+
+
+def test_normal_numbers_are_the_inverse_of_the_distribution() -> None:
+    ends = [2.0**-33, 1e-9, 0.0749, 0.075, 0.0751, 0.5, 0.9249, 0.925, 0.9251, 1 - 2.0**-33]
+    u = np.concatenate([ends, np.random.default_rng(0).random(20_000)])
+    ideal = np.array([NormalDist().inv_cdf(p) for p in u])
+    np.testing.assert_allclose(noise.normal(u), ideal, rtol=1e-13, atol=1e-15)
+
+
+def test_draws_are_the_ones_that_they_always_were() -> None:
+    drawn = noise.run(None, 2000, 2**63 + 5, 0.5, "normal")
+    assert drawn[[0, 511, 512, 1999]].tolist() == [
+        0.8819751739501953, -1.062178373336792, -0.11006741225719452, -0.21754008531570435
+    ]  # fmt: skip
+    digest = hashlib.sha256(drawn.tobytes()).hexdigest()
+    assert digest == "22ccc49c69c813e71682bd6dec41211071f20c4749a2509009b9a8c610ab5704"
+
+
+def test_draws_are_as_likely_as_they_should_be() -> None:
+    count = 4_000_000
+    drawn = read(_core.Tensor.add_noise(None, count, 12345, 1.0, "normal"), "float32").astype(np.float64)
+    # Within five standard deviations of each estimate.
+    assert abs(drawn.mean()) < 5 / np.sqrt(count)
+    assert abs(drawn.var() - 1) < 5 * np.sqrt(2 / count)
+    assert abs((drawn**3).mean()) < 5 * np.sqrt(15 / count)
+    assert abs((drawn**4).mean() - 3) < 5 * np.sqrt(96 / count)
+    for edge in (0.5, 1, 2, 3, 4, 4.5):
+        share = 2 * NormalDist().cdf(-edge)
+        assert abs((np.abs(drawn) > edge).mean() - share) < 5 * np.sqrt(share / count)
+    assert abs((drawn[1:] * drawn[:-1]).mean()) < 5 / np.sqrt(count)
+    assert abs((drawn[512:] * drawn[:-512]).mean()) < 5 / np.sqrt(count)
+    even = read(_core.Tensor.add_noise(None, count, 12345, 1.0, "uniform"), "float32").astype(np.float64)
+    counts, _ = np.histogram(even, 100, (-1, 1))
+    assert counts.sum() == count
+    assert ((counts - count / 100) ** 2 / (count / 100)).sum() < 99 + 5 * np.sqrt(2 * 99)
+
+
+def test_keys_share_no_draws() -> None:
+    drawn = [read(_core.Tensor.add_noise(None, 4096, key, 1.0, "normal"), "float32") for key in (1, 2, 1 << 63)]
+    assert all((drawn[one] != drawn[other]).mean() > 0.999 for one, other in ((0, 1), (1, 2), (0, 2)))
+
+
+@pytest.mark.parametrize(("count", "kind"), [(3, "normal"), (4, "pink")])
+def test_noise_that_does_not_fit_is_refused(count: int, kind: str) -> None:
+    with pytest.raises(InternalError, match="noise"):
+        _core.Tensor.add_noise(wrap(np.zeros(4, np.float32), "float32"), count, 1, 1.0, kind)

@@ -119,3 +119,21 @@ def test_what_is_derived_while_it_is_read(tmp_path: Path, backend: str) -> None:
         pymerge.merge(recipe, tmp_path / f"by-{name}", backend=name)
     made = [(tmp_path / f"by-{name}" / "model.safetensors").read_bytes() for name in (backend, "cpu")]
     assert made[0] == made[1]
+
+
+def test_a_mixture_whose_experts_have_noise(tmp_path: Path, backend: str) -> None:
+    width = {"hidden_size": 16, "intermediate_size": 48, "num_attention_heads": 4}
+    for seed, name in enumerate(("one", "two")):
+        toys.write_llama(tmp_path / name, seed=seed, layers=1, width=16, dtype=ml_dtypes.bfloat16, config=width)
+    one, two = ({"source_model": str(tmp_path / name), "noise_scale": 0.1} for name in ("one", "two"))
+    document = {
+        "base_model": str(tmp_path / "one"),
+        "gate_mode": "random",
+        "experts": [{**one, "residual_scale": 0.5}, two],
+        "shared_experts": [two],
+        "dtype": "float16",
+    }
+    for name in (backend, "cpu"):
+        pymerge.moe(document, tmp_path / f"by-{name}", backend=name)
+    made = [(tmp_path / f"by-{name}" / "model.safetensors").read_bytes() for name in (backend, "cpu")]
+    assert made[0] == made[1]

@@ -50,7 +50,7 @@ def test_blocks_are_those_of_the_fields_writer(data: st.DataObject) -> None:
 @given(data=st.data())
 @MANY
 def test_any_range_of_bytes_is_the_specified_one(level: str, name: str, data: st.DataObject) -> None:
-    elements, size = spec.FORMATS[name]
+    elements, _ = spec.FORMATS[name]
     blocks = data.draw(
         st.integers(0, 3 * 65536 // elements) if data.draw(st.integers(0, 9)) == 0 else st.integers(0, 90)
     )

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -327,3 +328,24 @@ def test_a_commit_that_is_named_is_taken_whatever_came_later(
     plan = pymerge.plan(recipe)
     assert plan.models[1].folder.name == commit
     assert plan.warnings == ()
+
+
+@pytest.mark.parametrize("mode", ["random", "cheap_embed"])
+def test_a_mixture_of_the_hubs_models_has_the_bytes_of_a_local_one(
+    mode: str, hub: server.FakeHub, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Instead of a tokenizer, which these models do not have.
+    encoder = SimpleNamespace(encode=lambda prompt, rows: [ord(each) % rows for each in prompt])
+    monkeypatch.setattr("pymerge.gates.find.Prompts", lambda base: encoder)
+    recipe = {
+        "base_model": "org/base",
+        "gate_mode": mode,
+        "experts": [{"source_model": f"org/{name}", "positive_prompts": [name]} for name in ("two", "one")],
+    }
+    with monkeypatch.context() as patch:
+        patch.chdir(models.parent)
+        pymerge.moe(recipe, tmp_path / "local")
+    pymerge.moe(recipe, tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    # Every file once: what routers are worked out from is fetched before all else, and not again.
+    assert len(hub.fetched()) == 9

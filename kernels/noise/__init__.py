@@ -1,0 +1,1 @@
+"""Numbers that are drawn for the elements of a tensor."""
