@@ -64,7 +64,7 @@ def plan(
         RecipeError: the recipe cannot work; all problems are listed with file, line and column.
         FormatError: a checkpoint is missing or damaged.
     """
-    locate = _make_locate(cache)
+    locate = make_locate(cache)
 
     def make(config: MergeConfig) -> MergePlan:
         return make_plan(config, lenient=lenient, seed=seed, allow_crimes=allow_crimes, locate=locate)
@@ -82,7 +82,7 @@ def plan(
     raise RecipeError(sorted(problems, key=lambda problem: problem.where.line if problem.where else 0))
 
 
-def _make_locate(cache: str | os.PathLike[str] | None) -> Locate:
+def make_locate(cache: str | os.PathLike[str] | None) -> Locate:
     """What finds models of a hub; merges of folders do without loading it."""
     hubs: list[Hub] = []
 
@@ -210,7 +210,7 @@ def merge(
     find_extras(planned.models[planned.donor].folder, tokenizer=copy_tokenizer)
     refuse_full_cache(planned)
     publisher = _make_publisher(push, private)
-    locate = _make_locate(cache)
+    locate = make_locate(cache)
 
     def plan_again(document: MergeConfig, merged: Mapping[str, Path]) -> MergePlan:
         return make_plan(document, lenient=lenient, seed=seed, allow_crimes=allow_crimes, merged=merged, locate=locate)
