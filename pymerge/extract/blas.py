@@ -26,7 +26,7 @@ def one_thread_each() -> Iterator[bool]:
     """Within it, a call of numpy's linear algebra is one thread's; yields whether that could be had.
 
     Matrices are decomposed side by side instead: threads within small decompositions wait for each other more than they
-    work (numpy 2.4 on two busy processors: 64 x 64 took 100 ms with two, 2 with one), and results depend on their number.
+    work (numpy 2.4, two busy processors: 64 x 64 took 100 ms with two, 2 with one), and results depend on their number.
     """
     found = _find_openblas()
     if found is None:

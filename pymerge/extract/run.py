@@ -1,4 +1,4 @@
-"""An extraction carried out: matrices decomposed side by side, written in the plan's order; the folder is whole last."""
+"""An extraction carried out: matrices decomposed side by side and written in order, the folder made whole last."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def _wait(part: Factors | Whole, coming: Coming | None) -> None:
 
 
 def _differs(part: Whole) -> bool:
-    return any(tensor.base is None or differ(tensor.tuned, tensor.base) for tensor in part.tensors)
+    return any(differ(tensor.tuned, tensor.base) for tensor in part.tensors)
 
 
 def _extract_factors(part: Factors, options: Options) -> tuple[Extracted, Matrix, Matrix] | None:

@@ -78,11 +78,11 @@ class Factors:
 
 @dataclass(frozen=True, slots=True)
 class WholeTensor:
-    """A tensor that is stored as the fine-tuned model has it; `base` is None where the base has none."""
+    """A tensor that is stored as the fine-tuned model has it, if it differs from the base's."""
 
     name: str
     tuned: Source
-    base: Source | None
+    base: Source
     dtype: DType
 
     @property
