@@ -47,7 +47,6 @@ def plan_extraction(
     findings = Findings(lenient=False)
     filters = Filters.read(options, findings)
     models = _open(tuned, base, findings, locate)
-    findings.check()
     sorter = Sorter(*models, options, filters, findings)
     parts = sorted(sorter.sort(), key=_order)
     filters.report_unused(findings)
@@ -80,7 +79,8 @@ def _open(tuned: str, base: str, findings: Findings, locate: Locate | None) -> t
         return open_checkpoint(named, locate)
 
     models = open_models(config, findings, opener)
-    findings.check()
+    if len(models) < 2:
+        findings.check()
     return models[ref], models[base_ref]
 
 

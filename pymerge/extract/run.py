@@ -81,7 +81,7 @@ def extract(
         if coming is not None:
             coming.expect(list(plan.missing))
         with AdapterWriter(folder, _list_names(plan)) as writer:
-            _refuse_unwritable(plan, coming)
+            found.equal += _refuse_unwritable(plan, coming)
             with one_thread_each() as single:
                 workers = plan.threads if single else 1
                 for number, (part, result) in enumerate(_work(plan, workers, coming), start=1):
@@ -141,14 +141,16 @@ def _beside_factors(bias: str) -> str:
     return f"{bias.removesuffix('.bias')}.base_layer.bias"
 
 
-def _refuse_unwritable(plan: ExtractionPlan, coming: Coming | None) -> None:
-    """What no adapter can hold must not differ; looked at before anything is decomposed."""
-    differing = []
+def _refuse_unwritable(plan: ExtractionPlan, coming: Coming | None) -> list[str]:
+    """What no adapter can hold must not differ; looked at before anything is decomposed. Returns its names."""
+    equal, differing = [], []
     for part in plan.parts:
         if isinstance(part, Whole) and not part.writable:
             _wait(part, coming)
             if _differs(part):
                 differing.append(part)
+            else:
+                equal.append(part.name)
     if differing:
         listed = ", ".join(f'"{part.name}" ({part.why})' for part in differing[:5])
         more = f" and {len(differing) - 5:,} more" if differing[5:] else ""
@@ -156,6 +158,7 @@ def _refuse_unwritable(plan: ExtractionPlan, coming: Coming | None) -> None:
             f"{listed}{more} {'differs' if len(differing) == 1 else 'differ'}, and no adapter can hold that; "
             "--skip-undecomposable, or --exclude-regex, leaves it out"
         )
+    return equal
 
 
 def _work(plan: ExtractionPlan, workers: int, coming: Coming | None) -> Iterator[tuple[Factors | Whole, _Result]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pymerge.checkpoint import Source
-from pymerge.checkpoint.names import is_buffer
+from pymerge.checkpoint.names import is_buffer, last_part
 from pymerge.dtypes import BY_NAME, DType
 from pymerge.errors import ShapeError
 from pymerge.extract.decompose import choose_method
@@ -167,7 +167,7 @@ class Sorter:
         return name is not None and self._tuned.checkpoint.tensors[name] is tensor.tuned
 
     def _dtype(self, source: Source) -> DType:
-        if self._options.dtype is not None:
+        if self._options.dtype in BY_NAME:
             return BY_NAME[self._options.dtype]
         return source.origin if writes(source.origin.name) else BY_NAME["float32"]
 
@@ -176,6 +176,12 @@ class Sorter:
             self._findings.warn(
                 "--embed-lora has no effect: the output head is the token embedding, which PEFT would update twice; "
                 "it is stored whole, if it differs"
+            )
+        head = self._base.architecture.head
+        if head is not None and last_part(head) == "embed_out":
+            self._findings.warn(
+                f'the output head is "{head}", and transformers 5 calls it lm_head: PEFT there does not load what an '
+                "adapter says of it; pymerge does, as model: base+adapter"
             )
         if any(".experts." in name for name in self._base.checkpoint.tensors):
             self._findings.warn(

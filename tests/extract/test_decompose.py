@@ -59,9 +59,7 @@ def test_no_product_of_that_rank_is_nearer(method: Any, delta: np.ndarray, rank:
 
 @settings(max_examples=40, deadline=None)
 @given(delta=matrices(), distribute=st.booleans(), dtype=st.sampled_from(["float32", "bfloat16"]))
-def test_the_error_is_that_of_the_factors_as_they_are_stored(
-    delta: np.ndarray, distribute: bool, dtype: str
-) -> None:
+def test_the_error_is_that_of_the_factors_as_they_are_stored(delta: np.ndarray, distribute: bool, dtype: str) -> None:
     a, b = decompose(delta, Wanted(3)).factors(distribute=distribute)
     a, b = encode(a, dtype), encode(b, dtype)
     dense = delta.astype(np.float64) - b.astype(np.float64) @ a.astype(np.float64)
@@ -95,9 +93,7 @@ def test_singular_values_up_to_epsilon_are_dropped(method: Any) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(
-    ("distribute", "a", "b"), [(True, [[2, 0]], [[2], [0]]), (False, [[4, 0]], [[1], [0]])]
-)
+@pytest.mark.parametrize(("distribute", "a", "b"), [(True, [[2, 0]], [[2], [0]]), (False, [[4, 0]], [[1], [0]])])
 def test_where_the_singular_values_go(method: Any, distribute: bool, a: Any, b: Any) -> None:
     found = decompose(np.diag(np.array([4, 1], np.float32)), Wanted(1), method=method)
     factors = found.factors(distribute=distribute)

@@ -91,9 +91,7 @@ def test_a_difference_of_low_rank_comes_back_whole(tmp_path_factory: Any, data: 
 
 
 @settings(max_examples=6, deadline=None)
-@given(
-    rank=st.integers(1, 8), dtype=st.sampled_from([None, "float32", "float16"]), wide=st.sampled_from([True, False])
-)
+@given(rank=st.integers(1, 8), dtype=st.sampled_from([None, "float32", "float16"]), wide=st.sampled_from([True, False]))
 def test_the_reported_error_is_that_of_what_is_read_back(
     tmp_path_factory: Any, rank: int, dtype: str | None, wide: bool
 ) -> None:
