@@ -83,6 +83,7 @@ def extract_lora(
         ),
     ] = None,
     cache: options.cache = None,
+    cuda: options.cuda = False,
     dry_run: options.dry_run = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the adapter that OUT holds.")] = False,
     tensors: options.tensors = False,
@@ -94,6 +95,8 @@ def extract_lora(
     from pymerge import api_extract
 
     answer = Format.QUIET if quiet else answer
+    if cuda:
+        note("--cuda has no effect: matrices are decomposed by the CPU")
     settings: dict[str, Any] = {
         "max_rank": max_rank,
         "energy": energy,

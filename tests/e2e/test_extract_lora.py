@@ -89,3 +89,16 @@ def test_names_are_those_of_the_model_where_it_was_saved_without_its_wrapper(
         save_file(tensors, here / folder / "model.safetensors", metadata={"format": "pt"})
     report = pymerge.extract_lora("tuned", "base", "lora")
     assert [(each.module, each.shape) for each in report.matrices] == [("transformer.h.1.attn.c_attn", (96, 32))]
+
+
+def test_experts_have_factors_each_and_are_read_back(toy: Callable[..., Path], here: Path) -> None:
+    base = toy("mixtral")
+    tuned = fine_tune(base, here / "tuned")
+    report = pymerge.extract_lora("tuned", base, "lora", energy=1 - 1e-9, max_rank=16, dtype="float32")
+    assert any(".experts.0." in each.module for each in report.matrices)
+    assert any("the model has experts" in warning for warning in report.warnings)
+    model = {"model": f"{base}+lora", "parameters": {"weight": 1.0}}
+    pymerge.merge({"merge_method": "linear", "models": [model], "dtype": "float32"}, here / "back")
+    back = load_file(here / "back" / "model.safetensors")
+    for name, tensor in tuned.items():
+        np.testing.assert_allclose(back[name], tensor, rtol=1e-4, atol=1e-4, err_msg=name)
