@@ -38,6 +38,8 @@ ITERATIONS = 3
 _WORTH = 3
 #: Directions of a sketch whose square is below this share of the largest are rounding, and are dropped.
 _NOISE = 1e-13
+#: Exponents of largest elements from which on a matrix is scaled first.
+_EXTREME = 60
 #: Elements that are worked on as float64 at a time.
 _BLOCK = 1 << 20
 
@@ -131,11 +133,12 @@ def decompose(
     if not total:
         empty = np.zeros((0,), np.float64)
         return Decomposition(delta[:, :0], empty, delta[:0], 0.0, 0.0, chosen)
+    delta, exponent = _scale(delta)
     if chosen == "exact":
         u, s, vt = np.linalg.svd(delta, full_matrices=False)
     else:
         u, s, vt = _sketch(delta, _draw(delta.shape[1], wanted.rank, seed, name))
-    values = s.astype(np.float64)
+    values = np.ldexp(s.astype(np.float64), exponent)
     rank = _count(values, total, wanted)
     return Decomposition(u[:, :rank], values[:rank], vt[:rank], total, float(values[0]), chosen)
 
@@ -158,6 +161,12 @@ def measure_error(delta: Matrix, a: Matrix, b: Matrix) -> float:
     rows = max(1, _BLOCK // max(1, delta.shape[1]))
     parts = (slice(first, first + rows) for first in range(0, delta.shape[0], rows))
     return math.fsum(_dot(delta[part] - b[part].astype(np.float64) @ wide) for part in parts)
+
+
+def _scale(delta: Matrix) -> tuple[Matrix, int]:
+    """The matrix times a power of two, whose exponent is returned too, where sums of its products might overflow."""
+    exponent = int(np.frexp(max(float(delta.max()), -float(delta.min())))[1])
+    return (delta, 0) if abs(exponent) < _EXTREME else (np.ldexp(delta, -exponent), exponent)
 
 
 def _count(values: Matrix, total: float, wanted: Wanted) -> int:

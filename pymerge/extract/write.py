@@ -9,9 +9,10 @@ import fcntl
 import json
 import os
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import Any
 
 from pymerge.checkpoint.adapters import WEIGHTS
 from pymerge.dtypes import DType
@@ -39,7 +40,7 @@ class AdapterWriter:
         self._room = -(-room // 8) * 8
         self._at = 0
         self._entries: dict[str, dict[str, Any]] = {}
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> AdapterWriter:
         """Make the file, or take over what a killed run left.
@@ -48,7 +49,7 @@ class AdapterWriter:
             ResourceError: it cannot be made, or another run is writing it.
         """
         try:
-            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
+            file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         except OSError as error:
             raise self._failed(error) from error
         try:
@@ -87,10 +88,9 @@ class AdapterWriter:
         assert self._file is not None
         begin = self._at
         for piece in pieces:
-            try:
-                self._at += self._file.write(piece.reshape(-1).view("u1").data)
-            except OSError as error:
-                raise self._failed(error) from error
+            flat = piece.reshape(-1).view("u1")
+            self._write(flat.data)
+            self._at += flat.size
         self._entries[name] = {"dtype": dtype.code, "shape": list(shape), "data_offsets": [begin, self._at]}
 
     def rename(self, old: str, new: str) -> None:
@@ -113,8 +113,7 @@ class AdapterWriter:
         assert len(text) == self._room, "a header that is longer than its room"
         try:
             self._file.seek(0)
-            self._file.write(len(text).to_bytes(8, "little") + text)
-            self._file.flush()
+            self._write(memoryview(len(text).to_bytes(8, "little") + text))
             os.fsync(self._file.fileno())
             size = os.fstat(self._file.fileno()).st_size
             os.replace(self._path, self._target)
@@ -123,6 +122,15 @@ class AdapterWriter:
         self._file.close()
         self._file = None
         return size
+
+    def _write(self, data: memoryview) -> None:
+        # Without a buffer, which would be written once more, and fail, when a full file is closed.
+        assert self._file is not None
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            raise self._failed(error) from error
 
     def _failed(self, error: OSError) -> ResourceError:
         return ResourceError(f"{self._target}: cannot be written: {error.strerror or error}")

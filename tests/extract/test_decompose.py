@@ -34,7 +34,7 @@ def matrices(draw: st.DrawFn) -> np.ndarray:
     values = random.standard_normal(shape)
     if rank is not None:
         values = random.standard_normal((shape[0], rank)) @ random.standard_normal((rank, shape[1]))
-    values = (values * 10.0 ** draw(st.integers(-6, 6))).astype(np.float32)
+    values = (values * 10.0 ** draw(st.integers(-6, 6) | st.sampled_from([-30, 30, 36]))).astype(np.float32)
     return values.astype(ml_dtypes.bfloat16).astype(np.float32) if draw(st.booleans()) else values
 
 

@@ -304,3 +304,18 @@ def test_an_adapter_is_replaced_only_where_that_is_asked_for(here: Path) -> None
     report, _, _ = extract(here, overwrite=True, max_rank=1)
     assert report.rank == 1
     assert not (here / "lora" / "adapter_model.bin").exists()
+
+
+def test_a_gguf_file_is_a_base_like_others(toy: Any, here: Path) -> None:
+    from gguf_toys import write_gguf
+
+    folder = toy("llama")
+    write_gguf(folder, here / "base.gguf")
+    tensors = {
+        name: tensor.astype(np.float32) + (name == f"{Q}.weight")
+        for name, tensor in load_file(folder / "model.safetensors").items()
+    }
+    toys.write_checkpoint(here / "tuned", tensors, json.loads((folder / "config.json").read_text()))
+    report = pymerge.extract_lora("tuned", "base.gguf", "lora", energy=1 - 1e-6)
+    assert [(each.module, each.rank) for each in report.matrices] == [(Q, 1)]
+    assert not report.whole

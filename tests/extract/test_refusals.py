@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -158,3 +159,15 @@ def test_a_killed_run_leaves_nothing_that_looks_like_an_adapter(here: Path) -> N
     assert done.returncode == -signal.SIGKILL
     assert os.listdir(here / "lora") == [".adapter_model.safetensors.partial"]
     assert pymerge.extract_lora("tuned", "base", "lora").rank == 16
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(here: Path) -> None:
+    write_pair(here)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(ResourceError, match="cannot be written"):
+            pymerge.extract_lora("tuned", "base", "lora")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not (here / "lora").exists()
