@@ -98,7 +98,7 @@ def extract(
 
 
 def _make_folder(plan: ExtractionPlan, folder: Path, overwrite: bool) -> bool:
-    """Make the folder, or make it look like no adapter; returns whether it is new."""
+    """Make the folder; returns whether it is new. An adapter in it stays until another one is found."""
     for model in (plan.tuned, plan.base):
         if model.folder.resolve() == folder.resolve():
             raise RecipeError(f'output folder {folder} is the folder of model "{model.ref}"; name another one')
@@ -113,12 +113,19 @@ def _make_folder(plan: ExtractionPlan, folder: Path, overwrite: bool) -> bool:
                 f"output folder {folder} is not empty ({len(present)} entries, such as {present[0]}); name a new "
                 "folder, or give --overwrite to replace the adapter in it"
             )
+    except OSError as error:
+        raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+    return new
+
+
+def _remove_adapter(folder: Path) -> None:
+    """Make a folder look like no adapter, whatever becomes of it."""
+    try:
         for name in (CONFIG, *WEIGHTS):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
+        raise ResourceError(f"{folder}: cannot be replaced: {error.strerror or error}") from error
     sync_folder(folder)
-    return new
 
 
 def _remove_empty(folder: Path) -> None:
@@ -253,6 +260,7 @@ def _finish(plan: ExtractionPlan, folder: Path, writer: AdapterWriter, found: _F
             if tensor.name.removesuffix(".bias") in targets:
                 writer.rename(tensor.name, _beside_factors(tensor.name))
     rank = max(each.rank for each in found.matrices)
+    _remove_adapter(folder)
     report = Extraction(
         folder=folder,
         matrices=tuple(found.matrices),

@@ -177,7 +177,17 @@ class Sorter:
                 "--embed-lora has no effect: the output head is the token embedding, which PEFT would update twice; "
                 "it is stored whole, if it differs"
             )
-        head = self._base.architecture.head
+        if lora := self._base.checkpoint.ref.lora:
+            self._findings.warn(
+                f"the adapter belongs on the base with {lora}, which adapter_config.json cannot say: merge that into "
+                "the base before PEFT loads it"
+            )
+        embedding, head = self._base.architecture.embedding, self._base.architecture.head
+        if embedding is not None and self._config.get("is_encoder_decoder"):
+            self._findings.warn(
+                f'encoder, decoder and output head may share "{embedding}", of which PEFT replaces one; where it '
+                "differs, name model: base+adapter in a recipe instead"
+            )
         if head is not None and last_part(head) == "embed_out":
             self._findings.warn(
                 f'the output head is "{head}", and transformers 5 calls it lm_head: PEFT there does not load what an '

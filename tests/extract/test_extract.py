@@ -237,6 +237,8 @@ def test_sources_of_every_kind_are_read(here: Path) -> None:
     again = pymerge.extract_lora("base+lora", "base", "again", dtype="float32", energy=1 - 1e-6)
     assert [(each.module, each.rank) for each in again.matrices] == [(Q, 2)]
     assert again.error < 1e-5
+    on_top = pymerge.extract_lora("tuned", "base+lora", "top", dtype="float32", sv_epsilon=1e-6)
+    assert any("cannot say" in warning for warning in on_top.warnings)
 
 
 @pytest.mark.parametrize("other", [True, False])
