@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pymerge.api import MergeReport, merge, plan
+    from pymerge.api_extract import extract_lora
     from pymerge.api_files import merge_files
     from pymerge.api_moe import moe
     from pymerge.errors import PymergeError
@@ -28,6 +29,7 @@ __all__ = [
     "PymergeError",
     "__version__",
     "compare",
+    "extract_lora",
     "mask",
     "merge",
     "merge_files",
@@ -42,6 +44,7 @@ _HOMES = {
     "MergeReport": "pymerge.api",
     "PymergeError": "pymerge.errors",
     "compare": "pymerge.verify.compare",
+    "extract_lora": "pymerge.api_extract",
     "mask": "pymerge.execute.memory",
     "merge": "pymerge.api",
     "merge_files": "pymerge.api_files",

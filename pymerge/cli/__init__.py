@@ -14,6 +14,7 @@ import typer
 
 from pymerge.cli.bench import bench
 from pymerge.cli.doctor import doctor
+from pymerge.cli.extract_lora import extract_lora
 from pymerge.cli.guard import GuardedGroup, report_bug
 from pymerge.cli.inspect import inspect
 from pymerge.cli.merge import merge
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (merge, merge_files, moe, plan, push, inspect, verify, methods, doctor):
+for command in (merge, merge_files, moe, extract_lora, plan, push, inspect, verify, methods, doctor):
     app.command()(command)
 app.add_typer(bench)
 

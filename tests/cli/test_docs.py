@@ -34,7 +34,18 @@ def test_every_recipe_of_the_demo_loads_without_a_warning(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["merge", "merge-files", "moe", "verify", "bench kernels", "bench io", "bench merge", "bench compare"]
+    "command",
+    [
+        "merge",
+        "merge-files",
+        "moe",
+        "extract-lora",
+        "verify",
+        "bench kernels",
+        "bench io",
+        "bench merge",
+        "bench compare",
+    ],
 )
 def test_every_option_of_a_command_is_documented(command: str) -> None:
     shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout
