@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pymerge.api_gguf import SUFFIX, find_form, plan_for_file, schedule_gguf
+from pymerge.api_formats import find_form, plan_for_file, schedule_gguf
 from pymerge.api_stages import StageFolders
 from pymerge.backends import resolve_backend, resolve_devices
+from pymerge.checkpoint.kinds import GGUF_SUFFIX
 from pymerge.checkpoint.remote import Locate, Place
 from pymerge.config import load_recipe
 from pymerge.config.values import MergeConfig
@@ -269,7 +270,7 @@ def merge(
     def write_gguf(planned: MergePlan) -> MergeReport:
         schedule = lay_out(planned, target, threads=threads, memory=memory, out_format=out_format, gguf_like=gguf_like)
         clock.end("plan")
-        made = prepare_file(schedule, target, suffix=SUFFIX, overwrite=overwrite, restart=restart, reflink=reflink)
+        made = prepare_file(schedule, target, suffix=GGUF_SUFFIX, overwrite=overwrite, restart=restart, reflink=reflink)
         clock.end("prepare")
         with made.journal as journal:
             report = finish_file(schedule, made, run(schedule, target.parent, journal))
@@ -317,7 +318,7 @@ def merge(
         return report
 
     if form is not None:
-        refuse_path(planned, target, SUFFIX, overwrite=overwrite)
+        refuse_path(planned, target, GGUF_SUFFIX, overwrite=overwrite)
         planned = plan_for_file(planned, functools.partial(plan_again, merged={}))
     folders = StageFolders.beside(target, keep=keep_stages)
     if planned.separate or (keep_stages and planned.config.stages):

@@ -232,12 +232,31 @@ def _scale_groups(count: int) -> _core.Tensor:
     return _core.Tensor.scale_groups(_bytes(count // 2), _bytes(count // 32), count >> 10, 1 << 5)
 
 
+def _add_low_rank(count: int) -> _core.Tensor:
+    """Rank 16 on a matrix of a usual width."""
+    rows, columns, rank = count >> 11, 1 << 11, 16
+    weights = np.random.default_rng(0).standard_normal((rows + columns) * rank, np.float32).view(np.uint32)
+    a, b = (_core.Tensor.from_buffer(part, "F32") for part in (weights[: columns * rank], weights[columns * rank :]))
+    base = _core.Tensor.from_buffer(_models("bfloat16")[0][:count].view(np.uint16), "BF16")
+    return _core.Tensor.add_low_rank(base, [(a, b, rank, 0.5, False)], rows, columns)
+
+
+def _take_rows(count: int) -> _core.Tensor:
+    """Rows in another order, as float32."""
+    rows = count >> 11
+    base = _core.Tensor.from_buffer(_models("bfloat16")[0][:count].view(np.uint16), "BF16")
+    starts, zeros = array("q", range(rows + 1)), array("q", bytes(8 * rows))
+    return _core.Tensor.take_rows([base], starts, zeros, array("q", range(rows - 1, -1, -1)), 1 << 11, "F32")
+
+
 #: Tensors that are decoded while they are read: what it takes to make and read them.
 DERIVED: dict[str, Callable[[int], _core.Tensor]] = {
     "dequantize/fp8": _scale_blocks,
     "dequantize/mxfp4": _scale_groups,
     "dequantize/q8_0": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 32 * 34), "Q8_0"),
     "dequantize/q4_k": lambda n: _core.Tensor.unpack_blocks(_bytes(n // 256 * 144), "Q4_K"),
+    "low_rank/16": _add_low_rank,
+    "rows/moved": _take_rows,
     "noise/normal": lambda n: _core.Tensor.add_noise(None, n, 7, 0.5, "normal"),
     "noise/uniform": lambda n: _core.Tensor.add_noise(None, n, 7, 0.5, "uniform"),
 }
@@ -246,6 +265,11 @@ DERIVED: dict[str, Callable[[int], _core.Tensor]] = {
 def _run_derived(make: Callable[[int], _core.Tensor], count: int) -> Run:
     out = np.empty(count, np.float32)
     return lambda: make(count).read_into(0, out)
+
+
+def _run_pack(form: str, count: int) -> Run:
+    values, out = _operands("float32", count)[1], np.empty(count // 32 * 34, np.uint8)
+    return lambda: _core.Tensor.from_buffer(values.view(np.uint32), "F32").pack_into(form, 0, out)
 
 
 def _run_method(name: str, count: int) -> Run:
@@ -293,6 +317,7 @@ def list_cases(count: int, folder: Path) -> Iterator[tuple[str, Run]]:
         yield f"kernel/mask/{name}/float32", _run_mask(rules("float32", count)[0], count)
     for name, derive in DERIVED.items():
         yield f"kernel/{name}/float32", _run_derived(derive, count)
+    yield "kernel/pack/q8_0/float32", _run_pack("Q8_0", count)
     for name in method_names():
         yield f"method/{name}/bfloat16", _run_method(name, count)
     for fill in ("copy", "weighted_sum"):

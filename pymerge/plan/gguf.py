@@ -15,10 +15,8 @@ from pymerge.errors import Problem, RecipeError
 from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan, Staged, TensorTask
 
-__all__ = ["ALIGNMENT", "KINDS", "ONE_FILE", "convert_plan", "find_kind", "find_written_family", "merge_before"]
+__all__ = ["ALIGNMENT", "ONE_FILE", "convert_plan", "find_kind", "find_written_family", "merge_before"]
 
-#: Types of matrices that can be asked for; vectors are float32, as everywhere in such files.
-KINDS = ("F32", "F16", "BF16", "Q8_0")
 _FLOATS = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
 _BLOCK = 32
 #: Data of a tensor begin at multiples of this.
@@ -74,7 +72,7 @@ def convert_plan(plan: MergePlan, kind: str) -> MergePlan:
 
     Args:
         plan: not one that asks for groups of tensors, or for copies that agree (see `merge_before`).
-        kind: one of `KINDS`.
+        kind: one of `GGUF_KINDS`, of matrices; vectors are float32, as everywhere in such files.
 
     Raises:
         RecipeError: the model is of a family that is not written, or has tensors that it does not have there.

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pymerge.plan.costs import find_twin
 from pymerge.plan.values import MergePlan
 from pymerge.schedule.budget import assign_resources, count_cuts, count_ranked
-from pymerge.schedule.gguf_layout import GgufHead, lay_out_gguf
 from pymerge.schedule.layout import METADATA, lay_out
 from pymerge.schedule.values import Placement, Resources, Schedule, Shard
 
-__all__ = ["GgufHead", "Placement", "Resources", "Schedule", "Shard", "make_schedule"]
+if TYPE_CHECKING:
+    from pymerge.schedule.gguf_layout import GgufHead
+
+__all__ = ["Placement", "Resources", "Schedule", "Shard", "make_schedule"]
 
 
 def make_schedule(
@@ -40,5 +43,7 @@ def make_schedule(
     cuts, ranked = count_cuts(plan), count_ranked(plan)
     resources = assign_resources(plan.tasks, threads, memory, cuts=cuts, ranked=ranked)
     if head is not None:
+        from pymerge.schedule.gguf_layout import lay_out_gguf
+
         return Schedule(plan, lay_out_gguf(single, plan.tasks, twins, head), resources)
     return Schedule(plan, lay_out(plan.tasks, shard_size, twins, single=single, metadata=metadata), resources)

@@ -17,7 +17,7 @@ from pymerge.output.gguf.settings import describe_settings
 from pymerge.output.gguf.tokens import describe_tokenizer
 from pymerge.plan.gguf import find_written_family
 from pymerge.plan.values import MergePlan
-from pymerge.schedule import GgufHead
+from pymerge.schedule.gguf_layout import GgufHead
 from pymerge.vocabulary.reading import read_tokenizer
 
 __all__ = ["make_head"]

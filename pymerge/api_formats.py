@@ -1,20 +1,18 @@
-"""What becomes of a merge whose output is a GGUF file: how it is asked for, and its plan and schedule."""
+"""In which format an output is asked for, and the plan and schedule of one that is a GGUF file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from pymerge.checkpoint.kinds import GGUF_KINDS, GGUF_SUFFIX
 from pymerge.config.values import MergeConfig
 from pymerge.errors import RecipeError
-from pymerge.output.gguf import make_head
-from pymerge.plan.gguf import KINDS, convert_plan, find_kind, find_written_family, merge_before
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import Schedule, make_schedule
 
-__all__ = ["SUFFIX", "find_form", "plan_for_file", "schedule_gguf"]
+__all__ = ["find_form", "plan_for_file", "schedule_gguf"]
 
-SUFFIX = ".gguf"
 _ANY = "any"
 
 
@@ -27,12 +25,12 @@ def find_form(out: Path, out_format: str | None) -> str | None:
     Raises:
         RecipeError: it is none of these.
     """
-    name, _, kind = (out_format or ("gguf" if out.suffix == SUFFIX else "safetensors")).lower().partition(":")
+    name, _, kind = (out_format or ("gguf" if out.suffix == GGUF_SUFFIX else "safetensors")).lower().partition(":")
     if name == "safetensors" and not kind:
         return None
-    if name == "gguf" and kind.upper() in (*KINDS, ""):
+    if name == "gguf" and kind.upper() in (*GGUF_KINDS, ""):
         return kind.upper() or _ANY
-    kinds = ", ".join(f"gguf:{kind.lower()}" for kind in KINDS)
+    kinds = ", ".join(f"gguf:{kind.lower()}" for kind in GGUF_KINDS)
     raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of safetensors, gguf, {kinds}')
 
 
@@ -42,6 +40,9 @@ def plan_for_file(planned: MergePlan, make: Callable[[MergeConfig], MergePlan]) 
     Raises:
         RecipeError: the model is of a family that is not written.
     """
+    # Most merges do without what knows these files.
+    from pymerge.plan.gguf import find_written_family, merge_before
+
     find_written_family(planned)
     return make(merge_before(planned.config)) if planned.group_selects else planned
 
@@ -58,6 +59,9 @@ def schedule_gguf(
     Raises:
         RecipeError, FormatError, ResourceError: as `convert_plan`, `make_head` and `make_schedule`.
     """
+    from pymerge.output.gguf import make_head
+    from pymerge.plan.gguf import convert_plan, find_kind
+
     kind = find_kind(planned) if form == _ANY else form
     converted = convert_plan(planned, kind)
     head = make_head(converted, path.stem, kind, like)
