@@ -54,7 +54,7 @@ fuzz: $(STAMPS)/built $(STAMPS)/test
 # first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
 SANITIZED := build/sanitized
 SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
-	tests/conformance/test_derived.py tests/conformance/test_dequantize.py \
+	tests/conformance/test_derived.py tests/conformance/test_dequantize.py tests/conformance/test_pack.py \
 	tests/execute/test_bytes.py tests/execute/test_groups.py tests/execute/test_engine.py tests/execute/test_masks.py \
 	tests/execute/test_resume.py
 # It limits addresses, of which sanitizers reserve terabytes.
@@ -64,7 +64,8 @@ sanitize: $(STAMPS)/sanitized $(STAMPS)/test
 	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
 		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
-		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider $(SANITIZED_OUT) $(PYTEST_ARGS) $(SANITIZED_TESTS)
+		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider $(SANITIZED_OUT) \
+		$(or $(PYTEST_ARGS),--dist worksteal --tx '$(shell nproc)*popen//python=$(CURDIR)/$(PYTHON) -S') $(SANITIZED_TESTS)
 
 $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module with sanitizers'

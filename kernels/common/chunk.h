@@ -51,11 +51,25 @@ inline Bits<Real> magnitude_key(Real value) {
   return key > BitsOf<Real>::kInfinity ? BitsOf<Real>::kQuietNan : key;
 }
 
+// Elements that need not be aligned. No templates: of a type that depends on a parameter GCC
+// forgets the attribute.
+using Double [[gnu::aligned(1), gnu::may_alias]] = double;
+using Word [[gnu::aligned(1), gnu::may_alias]] = std::uint32_t;
+using LongWord [[gnu::aligned(1), gnu::may_alias]] = std::uint64_t;
+inline float load(const void* data, std::int64_t at, float) {
+  return static_cast<const plain::Float*>(data)[at];
+}
+inline double load(const void* data, std::int64_t at, double) {
+  return static_cast<const Double*>(data)[at];
+}
+inline void store(std::uint32_t bits, void* data, int at) { static_cast<Word*>(data)[at] = bits; }
+inline void store(std::uint64_t bits, void* data, int at) {
+  static_cast<LongWord*>(data)[at] = bits;
+}
+
 template <typename From, typename Real>
 inline void widen(const void* data, std::int64_t at, int n, Real* __restrict out) {
-  using Unaligned [[gnu::aligned(1), gnu::may_alias]] = From;
-  const auto* in = static_cast<const Unaligned*>(data) + at;
-  for (int i = 0; i < n; ++i) out[i] = static_cast<Real>(in[i]);
+  for (int i = 0; i < n; ++i) out[i] = static_cast<Real>(load(data, at + i, From{}));
 }
 
 // Elements [begin, begin + n) of a tensor, n <= kBlock, exactly.
@@ -130,14 +144,12 @@ inline unsigned encode_bf16(const float* __restrict in, int n, plain::Half* __re
 
 template <typename To, typename Real>
 inline unsigned encode_plain(const Real* __restrict in, int n, void* data) {
-  using Unaligned [[gnu::aligned(1), gnu::may_alias]] = Bits<To>;
-  auto* out = static_cast<Unaligned*>(data);
   unsigned bad = 0;
   for (int i = 0; i < n; ++i) {
     const Bits<To> bits = bits_of(static_cast<To>(in[i]));
     const Bits<To> magnitude = bits & static_cast<Bits<To>>(~Bits<To>{0} >> 1);
     bad |= magnitude >= BitsOf<To>::kInfinity ? 1u : 0u;
-    out[i] = magnitude > BitsOf<To>::kInfinity ? BitsOf<To>::kQuietNan : bits;
+    store(magnitude > BitsOf<To>::kInfinity ? BitsOf<To>::kQuietNan : bits, data, i);
   }
   return bad;
 }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pymerge.checkpoint.sources import Packed, Rows
 from pymerge.output.fetching import count_fetched
 from pymerge.output.sharing import count_shareable
 from pymerge.plan.costs import count_costs
-from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.plan.values import MergePlan, Staged, TensorTask
 from pymerge.schedule.values import Schedule
 
 __all__ = ["describe_tasks", "forecast"]
@@ -55,6 +57,9 @@ def describe_tasks(plan: MergePlan) -> list[dict[str, Any]]:
 
 
 def _describe(task: TensorTask) -> dict[str, Any]:
+    packed = task.sources[0]
+    if isinstance(packed, Packed):
+        return {**_describe(_find_made(packed, task)), "name": task.name, "dtype": packed.form}
     inputs = task.inputs
     return {
         "name": task.name,
@@ -73,6 +78,16 @@ def _describe(task: TensorTask) -> dict[str, Any]:
             for position, (label, source) in enumerate(zip(task.labels, task.sources, strict=True))
         ],
     }
+
+
+def _find_made(packed: Packed, task: TensorTask) -> TensorTask:
+    """What makes the elements that are packed."""
+    source = packed.source
+    if isinstance(source, Rows):
+        (source,) = source.matrices
+    if isinstance(source, Staged):
+        return source.task
+    return replace(task, shape=packed.elements, sources=(source,))
 
 
 def _select_parameters(task: TensorTask, position: int) -> dict[str, Any]:
