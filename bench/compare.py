@@ -42,7 +42,9 @@ class _Kind:
 
 
 _KINDS = {
-    "kernels": _Kind(("kernel", "variant", "dtype", "models", "isa"), "ns/element", lambda r: {"": r["ns"]}),
+    "kernels": _Kind(
+        ("kernel", "variant", "dtype", "models", "isa", "elements"), "ns/element", lambda r: {"": r["ns"]}
+    ),
     "io": _Kind(("operation", "method", "cache", "bytes"), "ms", lambda r: {"": r["ms"]} if r["ms"] else {}),
     "recipe": _Kind(("recipe", "options", "cold"), "ms", lambda r: {"": r["ms"], **r["stages"]}),
     "merge": _Kind(("method", "command", "size", "layers", "dtype", "threads", "cold"), "s", lambda r: {"": r["wall"]}),
