@@ -1,0 +1,66 @@
+"""How long a merge is likely to take: what a plan moves, and what this machine was found to do in a moment."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from pymerge.backends.choice import Work
+from pymerge.checkpoint.sources import list_stored
+from pymerge.execute.probe import time_file, time_task
+from pymerge.ops import Copy
+from pymerge.plan.costs import Costs, trace_task
+from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.schedule.values import Schedule
+
+__all__ = ["Kind", "count_work", "group_tasks"]
+
+#: Kinds of tasks whose kernels are run; others are taken to cost what the largest kind does.
+_TIMED = 3
+
+#: What tells tasks apart whose elements cost differently: requests, and the types of sources and output.
+Kind = tuple[object, ...]
+
+
+def count_work(schedule: Schedule, costs: Costs, shared: int = 0) -> Work:
+    """Put a schedule in numbers; runs kernels for about a tenth of a second.
+
+    Args:
+        costs: of its plan.
+        shared: bytes that the output shares with the inputs, which are neither read nor written.
+    """
+    plan = schedule.plan
+    loaded = sum(sum(stored.nbytes for source in task.sources for stored in list_stored(source)) for task in plan.tasks)
+    read_cost, write_cost = time_file()
+    return Work(
+        loaded=max(0, loaded - shared),
+        read=costs.read - shared,
+        written=costs.written - shared,
+        compute_seconds=_time_kernels(plan),
+        read_cost=read_cost,
+        write_cost=write_cost,
+        threads=schedule.resources.threads,
+    )
+
+
+def group_tasks(plan: MergePlan) -> list[Sequence[TensorTask]]:
+    """The tasks that compute, by kind, the kind with the most elements first."""
+    kinds: dict[Kind, list[TensorTask]] = defaultdict(list)
+    for task in plan.tasks:
+        trace = trace_task(plan, task)
+        if task.inputs is None or (isinstance(trace.combine, Copy) and not trace.measures):
+            continue
+        requests = tuple(
+            (type(each), getattr(each, "sources", ()), tuple(map(type, getattr(each, "rules", ()))))
+            for each in (*trace.measures, trace.combine)
+        )
+        kinds[(requests, tuple(source.dtype for source in task.sources), task.dtype, task.compute)].append(task)
+    return sorted(kinds.values(), key=lambda tasks: -sum(task.count for task in tasks))
+
+
+def _time_kernels(plan: MergePlan) -> float:
+    """Processor seconds of all kernels; what tasks of rare kinds cost is taken from the most common one."""
+    kinds = group_tasks(plan)
+    costs = [time_task(plan.method, max(tasks, key=lambda task: task.count)) for tasks in kinds[:_TIMED]]
+    costs += costs[:1] * (len(kinds) - len(costs))
+    return sum(cost * sum(task.count for task in tasks) for cost, tasks in zip(costs, kinds, strict=True))
