@@ -2,7 +2,8 @@
 
 A merge by the processors takes their time for reading, computing and writing, all of which they share out. One by
 GPUs takes the longest of what overlaps there: bytes into the GPUs, kernels, bytes out of them, and the processors'
-copying from files and into files; and, once, what it takes to start using a GPU.
+copying from files and into files; and, once, what it takes to start using a GPU. Starting Python and planning, a few
+tenths of a second either way, are not in it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ __all__ = ["MARGIN", "SMALL", "Choice", "DeviceFigures", "Work", "choose", "expe
 #: Of a device's copy rate, what its slowest kernels reach (docs/performance.md, an H100: row_divergence 0.12 to 0.21,
 #: the others 0.3 and more).
 _KERNELS = 0.25
-#: Seconds of starting and ending Python and planning (0.13 to 0.4 s where it was measured).
-_START = 0.25
 #: By what an expectation may be off (docs/performance.md).
 MARGIN = 1.5
 #: Bytes read and written up to which nothing is asked of any GPU: starting to use one takes seconds, in which two
@@ -73,7 +72,7 @@ class Choice:
 def expect_cpu(work: Work) -> float:
     """Seconds that the processors take, if files are read and written at the speed of memory."""
     busy = work.compute_seconds + work.read * work.read_cost + work.written * work.write_cost
-    return _START + busy / work.threads
+    return busy / work.threads
 
 
 def expect_device(work: Work, devices: Sequence[DeviceFigures]) -> float:
@@ -84,7 +83,7 @@ def expect_device(work: Work, devices: Sequence[DeviceFigures]) -> float:
         (work.read + work.written) / sum(each.copy * _KERNELS for each in devices),
         (work.loaded * work.read_cost + work.written * work.write_cost) / work.threads,
     )
-    return _START + max(each.start for each in devices) + max(parts)
+    return max(each.start for each in devices) + max(parts)
 
 
 def choose(cpu: float, device: float, backend: str) -> Choice:

@@ -24,19 +24,28 @@ __all__ = ["find_devices", "load_figures", "measure_figures"]
 
 #: Where NVIDIA's driver tells what there is; tests have a folder of their own.
 _DRIVER = Path("/proc/driver/nvidia")
+#: What hides GPUs from a process, or orders them.
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 #: Bytes that are copied in, out and within, after as many that are not counted.
 _COPIED = 64 << 20
 
 
 def find_devices() -> list[str]:
     """Names of the GPUs that the driver lists, and its version; empty without either. Reads a few small files."""
+    if os.environ.get(_VISIBLE, "0") in ("", "-1"):
+        return []
     try:
         version = (_DRIVER / "version").read_text(encoding="utf-8").splitlines()[0]
         paths = sorted((_DRIVER / "gpus").glob("*/information"))
         names = [re.search(r"^Model:\s*(.+)$", path.read_text(encoding="utf-8"), re.MULTILINE) for path in paths]
     except (OSError, IndexError, UnicodeDecodeError):
         return []
-    return [f"{name[1].strip()}, {version.strip()}" for name in names if name]
+    return [f"{name[1].strip()}, {version.strip()}{_say_visible()}" for name in names if name]
+
+
+def _say_visible() -> str:
+    """Of several GPUs, which one is meant; the driver lists them all."""
+    return f", {_VISIBLE}={os.environ[_VISIBLE]}" if _VISIBLE in os.environ else ""
 
 
 def load_figures(device: str, measure: Callable[[], DeviceFigures]) -> DeviceFigures:

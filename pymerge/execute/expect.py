@@ -31,15 +31,16 @@ def count_work(schedule: Schedule, costs: Costs, shared: int = 0) -> Work:
     """
     plan = schedule.plan
     loaded = sum(sum(stored.nbytes for source in task.sources for stored in list_stored(source)) for task in plan.tasks)
-    read_cost, write_cost = time_file()
+    threads = schedule.resources.threads
+    read_cost, write_cost = time_file(threads)
     return Work(
         loaded=max(0, loaded - shared),
         read=costs.read - shared,
         written=costs.written - shared,
-        compute_seconds=_time_kernels(plan),
+        compute_seconds=_time_kernels(plan, threads),
         read_cost=read_cost,
         write_cost=write_cost,
-        threads=schedule.resources.threads,
+        threads=threads,
     )
 
 
@@ -48,7 +49,7 @@ def group_tasks(plan: MergePlan) -> list[Sequence[TensorTask]]:
     kinds: dict[Kind, list[TensorTask]] = defaultdict(list)
     for task in plan.tasks:
         trace = trace_task(plan, task)
-        if task.inputs is None or (isinstance(trace.combine, Copy) and not trace.measures):
+        if task.inputs is None or not task.count or (isinstance(trace.combine, Copy) and not trace.measures):
             continue
         requests = tuple(
             (type(each), getattr(each, "sources", ()), tuple(map(type, getattr(each, "rules", ()))))
@@ -58,9 +59,9 @@ def group_tasks(plan: MergePlan) -> list[Sequence[TensorTask]]:
     return sorted(kinds.values(), key=lambda tasks: -sum(task.count for task in tasks))
 
 
-def _time_kernels(plan: MergePlan) -> float:
+def _time_kernels(plan: MergePlan, threads: int) -> float:
     """Processor seconds of all kernels; what tasks of rare kinds cost is taken from the most common one."""
     kinds = group_tasks(plan)
-    costs = [time_task(plan.method, max(tasks, key=lambda task: task.count)) for tasks in kinds[:_TIMED]]
+    costs = [time_task(plan.method, max(tasks, key=lambda task: task.count), threads) for tasks in kinds[:_TIMED]]
     costs += costs[:1] * (len(kinds) - len(costs))
     return sum(cost * sum(task.count for task in tasks) for cost, tasks in zip(costs, kinds, strict=True))
