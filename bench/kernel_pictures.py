@@ -165,7 +165,7 @@ def _scale_by_log(axis: Any) -> None:
 
 
 def _draw_sizes(figure: Any, axes: Any, group: Sequence[Record]) -> None:
-    """GB/s over what the inputs hold together; kernels, and what memory gives at the same size."""
+    """GB/s over what the inputs hold together, a line for each kernel."""
     figure.set_size_inches(9, 5.5)
     names = list(dict.fromkeys(_name(record) for record in group))
     for place, name in enumerate(names):
