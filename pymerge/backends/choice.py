@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 __all__ = ["MARGIN", "SMALL", "Choice", "DeviceFigures", "Work", "choose", "expect_cpu", "expect_device", "say_seconds"]
 
-#: Of a device's copy rate, what its slowest kernels reach (docs/performance.md, an H100: row_divergence 0.12 to 0.21,
-#: the others 0.3 and more).
+#: Of a device's copy rate, what kernels reach (docs/performance.md, an H100: 0.3 and more, but for row_divergence with
+#: 0.12 to 0.21): a low guess, since transfers take ten times as long.
 _KERNELS = 0.25
 #: By what an expectation may be off (docs/performance.md).
 MARGIN = 1.5

@@ -11,6 +11,7 @@ from pymerge.execute.probe import time_file, time_task
 from pymerge.ops import Copy
 from pymerge.plan.costs import Costs, trace_task
 from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.schedule.machine import usable_processors
 from pymerge.schedule.values import Schedule
 
 __all__ = ["Kind", "count_work", "group_tasks"]
@@ -31,7 +32,7 @@ def count_work(schedule: Schedule, costs: Costs, shared: int = 0) -> Work:
     """
     plan = schedule.plan
     loaded = sum(sum(stored.nbytes for source in task.sources for stored in list_stored(source)) for task in plan.tasks)
-    threads = schedule.resources.threads
+    threads = min(schedule.resources.threads, usable_processors())  # more of them do not share it out further
     read_cost, write_cost = time_file(threads)
     return Work(
         loaded=max(0, loaded - shared),

@@ -173,6 +173,12 @@ def test_every_method_can_be_timed_whatever_its_tensors_are(
     assert expect.count_work(planned, count_costs(planned.plan)).compute_seconds > 0
 
 
+def test_threads_beyond_the_processors_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expect, "usable_processors", lambda: 3)
+    planned = make_schedule(pymerge.plan(LINEAR), threads=64)
+    assert expect.count_work(planned, count_costs(planned.plan)).threads == 3
+
+
 def test_what_is_shared_is_not_counted() -> None:
     planned = schedule(COPY)
     costs = count_costs(planned.plan)
