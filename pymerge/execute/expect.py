@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from pymerge.backends.choice import Work
 from pymerge.checkpoint.sources import list_stored
 from pymerge.execute.probe import time_file, time_task
+from pymerge.methods.base import Method
 from pymerge.ops import Copy
-from pymerge.plan.costs import Costs, trace_task
+from pymerge.plan.costs import Costs, iterate_staged, trace_program
 from pymerge.plan.values import MergePlan, TensorTask
 from pymerge.schedule.machine import usable_processors
 from pymerge.schedule.values import Schedule
@@ -45,24 +46,35 @@ def count_work(schedule: Schedule, costs: Costs, shared: int = 0) -> Work:
     )
 
 
-def group_tasks(plan: MergePlan) -> list[Sequence[TensorTask]]:
-    """The tasks that compute, by kind, the kind with the most elements first."""
+def group_tasks(plan: MergePlan) -> list[tuple[Method, Sequence[TensorTask]]]:
+    """The tasks that compute, by kind, the one with the most elements first; those of earlier stages are among them."""
     kinds: dict[Kind, list[TensorTask]] = defaultdict(list)
-    for task in plan.tasks:
-        trace = trace_task(plan, task)
+    methods: dict[Kind, Method] = {}
+    for method, task in _list_tasks(plan):
+        trace = trace_program(method, task)
         if task.inputs is None or not task.count or (isinstance(trace.combine, Copy) and not trace.measures):
             continue
         requests = tuple(
             (type(each), getattr(each, "sources", ()), tuple(map(type, getattr(each, "rules", ()))))
             for each in (*trace.measures, trace.combine)
         )
-        kinds[(requests, tuple(source.dtype for source in task.sources), task.dtype, task.compute)].append(task)
-    return sorted(kinds.values(), key=lambda tasks: -sum(task.count for task in tasks))
+        kind = (method.name, requests, tuple(source.dtype for source in task.sources), task.dtype, task.compute)
+        methods[kind] = method
+        kinds[kind].append(task)
+    found = [(methods[kind], tasks) for kind, tasks in kinds.items()]
+    return sorted(found, key=lambda each: -sum(task.count for task in each[1]))
+
+
+def _list_tasks(plan: MergePlan) -> Iterator[tuple[Method, TensorTask]]:
+    for task in plan.tasks:
+        yield plan.method, task
+        for staged in iterate_staged(task):
+            yield staged.method, staged.task
 
 
 def _time_kernels(plan: MergePlan, threads: int) -> float:
     """Processor seconds of all kernels; what tasks of rare kinds cost is taken from the most common one."""
     kinds = group_tasks(plan)
-    costs = [time_task(plan.method, max(tasks, key=lambda task: task.count), threads) for tasks in kinds[:_TIMED]]
+    costs = [time_task(each, max(tasks, key=lambda task: task.count), threads) for each, tasks in kinds[:_TIMED]]
     costs += costs[:1] * (len(kinds) - len(costs))
-    return sum(cost * sum(task.count for task in tasks) for cost, tasks in zip(costs, kinds, strict=True))
+    return sum(cost * sum(task.count for task in tasks) for cost, (_, tasks) in zip(costs, kinds, strict=True))

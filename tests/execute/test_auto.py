@@ -188,17 +188,23 @@ def test_what_is_shared_is_not_counted() -> None:
 
 def test_tasks_are_of_a_kind_that_ask_for_the_same() -> None:
     kinds = expect.group_tasks(schedule(TIES).plan)
-    assert sum(map(len, kinds)) == 39
-    assert len(kinds) == 1
+    assert [(method.name, len(tasks)) for method, tasks in kinds] == [("ties", 39)]
     two = {**LINEAR, "parameters": {"weight": [{"filter": "mlp", "value": 0.3}, {"value": 1}]}}
     assert len(expect.group_tasks(schedule(two).plan)) == 1
     assert expect.group_tasks(schedule(COPY).plan) == []
 
 
+def test_stages_that_are_made_while_they_are_read_are_computed_too() -> None:
+    later = {**TIES, "models": [{"model": "blend"}, {"model": "b"}]}
+    recipe = "\n---\n".join(json.dumps(each) for each in ({"name": "blend", **LINEAR}, later))
+    kinds = expect.group_tasks(pymerge.plan(recipe))
+    assert sorted((method.name, len(tasks)) for method, tasks in kinds) == [("linear", 39), ("ties", 39)]
+
+
 def test_every_kind_that_is_not_run_costs_what_the_first_does(monkeypatch: pytest.MonkeyPatch) -> None:
     planned = schedule(LINEAR)
     tasks = planned.plan.tasks
-    monkeypatch.setattr(expect, "group_tasks", lambda _: [[task] for task in tasks])
+    monkeypatch.setattr(expect, "group_tasks", lambda plan: [(plan.method, [task]) for task in tasks])
     monkeypatch.setattr(expect, "time_task", lambda method, task, threads: 2.0 if task is tasks[0] else 1.0)
     costs = count_costs(planned.plan)
     expected = 2.0 * tasks[0].count + tasks[1].count + tasks[2].count + 2.0 * sum(t.count for t in tasks[3:])
