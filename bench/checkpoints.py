@@ -21,7 +21,7 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPES", "NAMES", "SIZES", "Shape", "add_shape_options", "make_block", "shape_of", "write_models"]
+__all__ = ["BLOCK", "DTYPES", "NAMES", "SIZES", "Shape", "add_shape_options", "make_block", "shape_of", "write_models"]
 
 #: Short name: (safetensors' code, numpy's type).
 DTYPES: dict[str, tuple[str, Any]] = {
@@ -32,7 +32,7 @@ DTYPES: dict[str, tuple[str, Any]] = {
 #: Short name: the one in recipes and in config.json.
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 # A prime-like length, so that successive tensors see different parts of the block.
-_BLOCK = (1 << 22) - 3
+BLOCK = (1 << 22) - 3
 
 Fill = Callable[[BinaryIO, int], None]
 
@@ -102,7 +102,7 @@ def shape_of(size: str, layers: int | None = None, vocab: int | None = None) -> 
     return replace(SIZES[size], **{name: value for name, value in given.items() if value is not None})
 
 
-def make_block(index: int, kind: Any, size: int = _BLOCK) -> npt.NDArray[Any]:
+def make_block(index: int, kind: Any, size: int = BLOCK) -> npt.NDArray[Any]:
     """`size` values of model `index`, [size] of `kind`: 0 is the base, others are near it."""
     base = (np.random.default_rng(0).standard_normal(size, dtype=np.float32) * 0.02).astype(kind)
     if not index:

@@ -125,11 +125,17 @@ def _find_run(runs: Sequence[Run], text: str, history: Path) -> Run:
 
 def _list_timings(run: Run) -> Iterator[tuple[str, tuple[Record, str, Spread]]]:
     """(name, (record, unit, timing)) of everything that a run timed."""
-    for record in run:
+    names = [_name(record) for record in run]
+    for name, record in zip(names, run, strict=True):
         kind = _KINDS[record["bench"]]
-        words = [_show_value(key, record.get(key)) for key in kind.names]
+        # Sizes tell apart what a run timed at several; runs of one size are compared whatever it is.
+        size = f"{record['elements']:,}" if "elements" in record and names.count(name) > 1 else ""
         for part, timing in kind.timings(record).items():
-            yield " ".join(filter(None, (*words, part))), (record, kind.unit, Spread(**timing))
+            yield " ".join(filter(None, (name, size, part))), (record, kind.unit, Spread(**timing))
+
+
+def _name(record: Record) -> str:
+    return " ".join(filter(None, (_show_value(key, record.get(key)) for key in _KINDS[record["bench"]].names)))
 
 
 def _show_value(key: str, value: Any) -> str:

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from . import records
+from .against import add_times, choose_libraries, time_on_device
 from .checkpoints import DTYPES
-from .kernel_cases import CASES, COMPUTE, Case, Inputs, time_numpy
+from .kernel_cases import CASES, COMPUTE, Case, Inputs
 from .kernels import check_choice
 from .spread import Spread
 
@@ -43,22 +44,25 @@ def bench_device(
     kernels: Sequence[str],
     dtypes: Sequence[str] = ("bf16", "f16", "f32"),
     models: Sequence[int] = (2, 3),
-    size: int | None = None,
+    sizes: Sequence[int] = (),
     rounds: int = 10,
     history: Path | None = None,
+    against: Sequence[str] | None = (),
 ) -> Iterator[Record]:
     """Time a device's kernels; a record for each kernel, variant, dtype and number of models.
 
     Args:
         backend: "cuda" or "triton".
-        size: elements of an input; None makes each input a gigabyte.
+        sizes: elements of an input, one after the other; none makes each input a gigabyte.
         rounds: timed calls of each; others come first and are not counted.
         history: a file of JSON lines that gets the records.
+        against: libraries that are timed at the same, of which numpy is left out; None: torch.
 
     Raises:
         ValueError: a name or number that there is not; the message says which there are.
     """
-    check_choice(kernels, dtypes, models, size, rounds)
+    check_choice(kernels, dtypes, models, sizes, rounds)
+    libraries = choose_libraries(against)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = {
         "bench": "kernels",
@@ -67,11 +71,11 @@ def bench_device(
         "device": _describe(device, backend),
     }
     for dtype in dtypes:
-        elements = size or _SIZE // np.dtype(DTYPES[dtype][1]).itemsize
-        for record in _bench_dtype(backend, kernels, dtype, models, elements, rounds, device):
-            if history is not None:
-                records.append(history, [facts | record])
-            yield facts | record
+        for size in sizes or [_SIZE // np.dtype(DTYPES[dtype][1]).itemsize]:
+            for record in _bench_dtype(backend, kernels, dtype, models, size, rounds, device, libraries):
+                if history is not None:
+                    records.append(history, [facts | record])
+                yield facts | record
 
 
 def _describe(device: torch.device, backend: str) -> dict[str, str]:
@@ -132,10 +136,13 @@ def _bench_dtype(
     elements: int,
     rounds: int,
     device: torch.device,
+    libraries: Sequence[str],
 ) -> Iterator[Record]:
     inputs = Inputs(dtype, max(models), elements)
     tensors = [torch.from_numpy(raw).to(device).view(_TORCH[dtype]) for raw in inputs.raw]
     spare = torch.empty_like(tensors[0])
+    peak = _multiply_rate(device)
+    time_call = functools.partial(_time, device=device)
     for case in CASES:
         if case.kernel not in kernels:
             continue
@@ -150,6 +157,8 @@ def _bench_dtype(
             before, busy, after = (_busy(run, count, device) for run, count in runs)
             rate = 2 * spare.numel() * spare.element_size() / ((before + after) / 2)
             moved = sum(case.bytes_per_element(n, inputs.itemsize))
+            numbers = case.numbers(n, elements, inputs.rules)
+            others = time_on_device(case, numbers, tensors, n, libraries, rounds, time_call)
             yield {
                 "kernel": case.kernel,
                 "variant": case.variant,
@@ -166,8 +175,19 @@ def _bench_dtype(
                 "yardstick_rate": rate,
                 "share": moved * elements / busy / rate,
                 "target": _TARGETS.get(case.kernel),
-                "numpy_ns": time_numpy(case, inputs, n),
+                "writes": case.writes,
+                "operations": case.count_operations(n),
+                "peak_rate": peak,
+                "against": add_times(others, spread.median),
             }
+
+
+def _multiply_rate(device: torch.device) -> float:
+    """Float32 operations per second of matrix products, of a multiplication and an addition each."""
+    rows = 4096 if device.type == "cuda" else 256
+    matrix = torch.ones(rows, rows, device=device)
+    best: float = min(_time(lambda: matrix @ matrix, device) for _ in range(5))
+    return 2 * rows**3 / best
 
 
 def _time(call: Call, device: torch.device) -> float:

@@ -16,9 +16,10 @@ PYMERGE_TEST_BACKEND=cuda "$python" -m pytest -q -o pythonpath=tests $parallel t
 if command -v compute-sanitizer >/dev/null; then
   for tool in memcheck racecheck; do
     compute-sanitizer --tool "$tool" --error-exitcode 1 "$python" -m pymerge bench kernels --backend cuda --dtype bf16,f32 \
-      --models 2,3 --size 70001 --rounds 1 --format quiet
+      --models 2,3 --size 70001 --rounds 1 --against none --format quiet
   done
 fi
 for backend in cuda triton; do
-  "$python" -m pymerge bench kernels --backend "$backend" --dtype bf16 --models 2,3 --size 536870912 --rounds 8 --history "$history"
+  "$python" -m pymerge bench kernels --backend "$backend" --dtype bf16 --models 2,3 --size 536870912 --rounds 8 \
+    --against none --history "$history"
 done

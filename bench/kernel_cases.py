@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,16 +16,16 @@ import numpy.typing as npt
 from pymerge import _core
 from pymerge.kernels.select import spec as select
 
-from .checkpoints import DTYPES, NAMES, make_block
+from .checkpoints import BLOCK, DTYPES, NAMES, make_block
 from .memory import OUT_BYTES, make_out
 
-__all__ = ["CASES", "COMPUTE", "Case", "Inputs", "prepare", "time_numpy"]
+__all__ = ["CASES", "COMPUTE", "Case", "Inputs", "prepare"]
 
 Array = npt.NDArray[Any]
 Call = Callable[[], object]
 
 COMPUTE = "float32"
-#: Elements that the reference in numpy is timed on, and from which TIES' thresholds are taken.
+#: Elements from which TIES' thresholds are taken.
 _SAMPLE = 1 << 16
 _KEEP = 1 << 15  # of 65536: density 0.5
 
@@ -46,7 +45,8 @@ class Inputs:
         self.itemsize = np.dtype(kind).itemsize
         self.word = {2: np.uint16, 4: np.uint32}[self.itemsize]
         self.elements = elements
-        self.arrays = [np.resize(make_block(index, kind), elements) for index in range(models + 1)]
+        blocks = [make_block(index, kind, min(BLOCK, elements)) for index in range(models + 1)]
+        self.arrays = [np.resize(block, elements) for block in blocks]
         self.raw = [array.view(np.uint8) for array in self.arrays]
         self.out = make_out()
         self.piece = min(elements, OUT_BYTES // self.itemsize)
@@ -80,6 +80,8 @@ class Case:
         form: of the kernel: "" or what its name is followed by, lines (numbers are per row) or spread.
         single: it takes one model besides the base, however many there are.
         targets: models to the share of the yardstick that the v4 kernel should reach; 0: any number.
+        operations: (of an element, of an element and model): what the formula adds, multiplies, compares and selects,
+            for a picture; a random draw is 9 (seven rounds of Philox for eight), row_divergence's are of its near way.
     """
 
     kernel: str
@@ -90,6 +92,14 @@ class Case:
     form: str = ""
     single: bool = False
     targets: Mapping[int, float] = field(default_factory=dict)
+    operations: tuple[float, float] = (0, 0)
+
+    def count_operations(self, models: int) -> float:
+        """Operations of the formula for one element of the inputs; a gram has a product for each pair."""
+        if self.kernel == "gram":
+            return models * (models + 1) + self.base * models
+        fixed, each = self.operations
+        return fixed + each * models
 
     def target(self, models: int) -> float | None:
         """The share of the yardstick to reach, if there is one."""
@@ -145,20 +155,56 @@ CASES = (
     Case("gram", "plain", lambda m, n, r: (), base=False, targets={0: 0.8}),
     Case("gram", "task_vectors", lambda m, n, r: ()),
     Case("gram", "rows", lambda m, n, r: (_rows(n),), base=False, form="lines"),
-    Case("select", "half", lambda m, n, r: ([n // 2] * m,), targets={0: 0.6}),
-    Case("select", "spread", lambda m, n, r: (0.5,), base=False, form="spread"),
-    Case("select", "scores", lambda m, n, r: ([n // 2] * m, *_numbers(1, n, 1e-6)), form="lines"),
-    Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m), "l1")),
-    Case("overlap", "above", lambda m, n, r: (_above(m),)),
-    Case("row_divergence", "softmax", lambda m, n, r: (_rows(n),), single=True),
-    Case("weighted_sum", "plain", lambda m, n, r: ([1.0 / m] * m,), writes=True, base=False, targets={2: 0.8}),
-    Case("weighted_sum", "rows", lambda m, n, r: _numbers(m, n, 1.0 / m), writes=True, form="lines"),
-    Case("near_swap", "t", lambda m, n, r: (1e-3,), writes=True, single=True),
-    Case("fusion", "threshold", lambda m, n, r: (*_numbers(1, n, 1e-6), 2e-9), writes=True, single=True),
-    Case("task_merge", "task_arithmetic", lambda m, n, r: _merge([("all",)] * m, 0.4, False), True, targets={3: 0.6}),
-    Case("task_merge", "ties", lambda m, n, r: _merge(r[:m], 0.4, True), True, targets={3: 0.6}),
-    Case("task_merge", "dare_linear", lambda m, n, r: _merge(_bernoulli(m), 0.8, False), True, targets={0: 0.6}),
-    Case("task_merge", "dare_ties", lambda m, n, r: _merge(_bernoulli(m), 0.8, True), True, targets={0: 0.6}),
+    Case("select", "half", lambda m, n, r: ([n // 2] * m,), targets={0: 0.6}, operations=(0, 4)),
+    Case("select", "spread", lambda m, n, r: (0.5,), base=False, form="spread", operations=(2, 3)),
+    Case("select", "scores", lambda m, n, r: ([n // 2] * m, *_numbers(1, n, 1e-6)), form="lines", operations=(0, 5)),
+    Case("masked_sum", "dare", lambda m, n, r: (_bernoulli(m), "l1"), operations=(0, 14)),
+    Case("overlap", "above", lambda m, n, r: (_above(m),), operations=(0, 6)),
+    Case("row_divergence", "softmax", lambda m, n, r: (_rows(n),), single=True, operations=(30, 0)),
+    Case(
+        "weighted_sum",
+        "plain",
+        lambda m, n, r: ([1.0 / m] * m,),
+        writes=True,
+        base=False,
+        targets={2: 0.8},
+        operations=(-1, 2),
+    ),
+    Case("weighted_sum", "rows", lambda m, n, r: _numbers(m, n, 1.0 / m), writes=True, form="lines", operations=(0, 3)),
+    Case("near_swap", "t", lambda m, n, r: (1e-3,), writes=True, single=True, operations=(7, 0)),
+    Case(
+        "fusion",
+        "threshold",
+        lambda m, n, r: (*_numbers(1, n, 1e-6), 2e-9),
+        writes=True,
+        single=True,
+        operations=(5, 0),
+    ),
+    Case(
+        "task_merge",
+        "task_arithmetic",
+        lambda m, n, r: _merge([("all",)] * m, 0.4, False),
+        True,
+        targets={3: 0.6},
+        operations=(0, 3),
+    ),
+    Case("task_merge", "ties", lambda m, n, r: _merge(r[:m], 0.4, True), True, targets={3: 0.6}, operations=(3, 10)),
+    Case(
+        "task_merge",
+        "dare_linear",
+        lambda m, n, r: _merge(_bernoulli(m), 0.8, False),
+        True,
+        targets={0: 0.6},
+        operations=(0, 13),
+    ),
+    Case(
+        "task_merge",
+        "dare_ties",
+        lambda m, n, r: _merge(_bernoulli(m), 0.8, True),
+        True,
+        targets={0: 0.6},
+        operations=(3, 18),
+    ),
 )
 
 
@@ -185,14 +231,3 @@ def prepare(case: Case, inputs: Inputs, models: int, elements: int | None = None
         make(begin, end, COMPUTE, inputs.code, out=(out[: end - begin],))
         for begin, end in ((at, min(count, at + inputs.piece)) for at in range(0, count, inputs.piece))
     ]
-
-
-def time_numpy(case: Case, inputs: Inputs, models: int) -> float:
-    """Nanoseconds per element of the spec's reference in numpy, on a sample that fits in cache."""
-    run = case.reference()
-    base, *tuned = inputs.samples()
-    numbers = case.numbers(models, base.size, inputs.rules)
-    types = [COMPUTE, inputs.dtype] if case.writes else [COMPUTE]
-    started = time.perf_counter()
-    run(tuned[:models], base if case.base else None, *numbers, *types)
-    return (time.perf_counter() - started) * 1e9 / base.size

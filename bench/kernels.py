@@ -1,7 +1,8 @@
 """Compiled kernels on one thread, inputs from memory, against what the memory gives in the same run.
 
 `pymerge bench kernels` is its command line. A kernel that writes is compared to copying into a small
-recycled buffer, one that only reads to reading; bytes are those of the spec's passes.
+recycled buffer, one that only reads to reading; bytes are those of the spec's passes. What numpy and torch take for
+the same stands beside it (against.py).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any
 from pymerge import _core
 
 from . import records
+from .against import add_times, choose_libraries, columns_of, time_against
 from .checkpoints import DTYPES
-from .kernel_cases import CASES, Call, Case, Inputs, prepare, time_numpy
-from .memory import copy_rate, read_rate
+from .kernel_cases import CASES, Call, Case, Inputs, prepare
+from .memory import copy_rate, multiply_rate, read_rate
 from .spread import Spread
 from .table import Column, show_header, show_row
 
@@ -31,6 +33,8 @@ _CACHES = 4
 _MOST = 512 << 20
 #: Elements of a call whose time is all overhead, and how many of them are timed.
 _TINY, _TINY_CALLS = 8, 200
+#: Elements that one timing is of at least: short inputs are gone over several times.
+_STEADY = 1 << 18
 #: Targets are for this level.
 _TARGET_LEVEL = "v4"
 
@@ -46,8 +50,9 @@ COLUMNS = (
     Column("of", -6, lambda record: record["yardstick"]),
     Column("GB/s", 6, lambda record: f"{record['yardstick_rate'] / 1e9:.1f}"),
     Column("target", 6, lambda record: f"{record['target']:.2f}" if record["target"] else "-"),
-    Column("numpy ns", 8, lambda record: f"{record['numpy_ns']:.1f}"),
 )
+#: Where there are several sizes.
+_ELEMENTS = Column("elements", 11, lambda record: f"{record['elements']:,}")
 #: A device's calls wait for the host now and then; shares go by how long it was busy.
 _BUSY = Column("busy ns", 7, lambda record: f"{record['busy_ns']:.4f}")
 DEVICE_COLUMNS = (*COLUMNS[:6], _BUSY, *COLUMNS[6:])
@@ -65,7 +70,7 @@ def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
 
 
 def check_choice(
-    kernels: Sequence[str], dtypes: Sequence[str], models: Sequence[int], size: int | None, rounds: int
+    kernels: Sequence[str], dtypes: Sequence[str], models: Sequence[int], sizes: Sequence[int], rounds: int
 ) -> None:
     """Refuse what cannot be timed.
 
@@ -74,8 +79,8 @@ def check_choice(
     """
     _check("kernel", kernels, KERNELS)
     _check("dtype", dtypes, DTYPES)
-    if not models or min(models) < 1 or rounds < 1 or (size is not None and size < 1):
-        raise ValueError("models, size and rounds must be at least 1")
+    if not models or min([rounds, *models, *sizes]) < 1:
+        raise ValueError("models, sizes and rounds must be at least 1")
 
 
 def bench_kernels(
@@ -83,55 +88,67 @@ def bench_kernels(
     dtypes: Sequence[str] = ("bf16", "f16", "f32"),
     models: Sequence[int] = (2, 3),
     isa: Sequence[str] | None = None,
-    size: int | None = None,
+    sizes: Sequence[int] = (),
     rounds: int = 5,
     history: Path | None = None,
+    against: Sequence[str] | None = (),
 ) -> Iterator[Record]:
     """Time kernels; a record for each kernel, variant, dtype, number of models and level.
 
     Args:
         isa: levels; None takes all that the machine has.
-        size: elements of an input; None makes each input four last-level caches.
+        sizes: elements of an input, one after the other; none makes each input four last-level caches.
         rounds: timed passes of each; one more comes first and is not counted.
         history: a file of JSON lines that gets the records.
+        against: libraries that are timed at the same; None: numpy, and torch where it is.
 
     Raises:
         ValueError: a name or number that there is not; the message says which there are.
     """
     chosen = levels() if isa is None else list(isa)
-    check_choice(kernels, dtypes, models, size, rounds)
+    check_choice(kernels, dtypes, models, sizes, rounds)
+    libraries = choose_libraries(against)
     _check("instruction-set level of this machine", chosen, levels())
     facts = {"bench": "kernels", "time": records.stamp(), "machine": records.machine()}
     cases = [case for case in CASES if case.kernel in kernels]
     before = _core.active_isa()
     try:
         for dtype in dtypes:
-            for record in _bench_dtype(cases, dtype, models, chosen, size, rounds):
-                if history is not None:
-                    records.append(history, [facts | record])
-                yield facts | record
+            itemsize = 4 if dtype == "f32" else 2
+            for size in sizes or [min(_MOST, _CACHES * records.last_level_cache()) // itemsize]:
+                inputs = Inputs(dtype, max(models), size)
+                for record in _bench_inputs(cases, dtype, inputs, models, chosen, rounds, libraries):
+                    if history is not None:
+                        records.append(history, [facts | record])
+                    yield facts | record
     finally:
         _core.force_isa(before)
 
 
-def _bench_dtype(
-    cases: Sequence[Case], dtype: str, models: Sequence[int], isa: Sequence[str], size: int | None, rounds: int
+def _bench_inputs(
+    cases: Sequence[Case],
+    dtype: str,
+    inputs: Inputs,
+    models: Sequence[int],
+    isa: Sequence[str],
+    rounds: int,
+    libraries: Sequence[str],
 ) -> Iterator[Record]:
-    itemsize = 4 if dtype == "f32" else 2
-    elements = size or min(_MOST, _CACHES * records.last_level_cache()) // itemsize
-    inputs = Inputs(dtype, max(models), elements)
+    elements = inputs.elements
     jobs = [(case, n, prepare(case, inputs, n)) for case in cases for n in case.models(models)]
-    references = [min(time_numpy(case, inputs, n) for _ in range(2)) for case, n, _ in jobs]
+    rivals = [time_against(case, inputs, n, libraries, rounds) for case, n, _ in jobs]
+    repeats = max(1, _STEADY // elements)
+    peak = multiply_rate()
     for level in isa:
         _core.force_isa(level)
         yardsticks: dict[str, list[float]] = {"memcpy": [], "read": []}
         times: list[list[float]] = [[] for _ in jobs]
         for _ in range(rounds + 1):
-            yardsticks["memcpy"].append(copy_rate(inputs.raw, inputs.out))
-            yardsticks["read"].append(read_rate(inputs.raw))
+            yardsticks["memcpy"].append(copy_rate(inputs.raw * repeats, inputs.out))
+            yardsticks["read"].append(read_rate(inputs.raw * repeats))
             for (_, _, calls), seconds in zip(jobs, times, strict=True):
-                seconds.append(_time(calls))
-        for (case, n, calls), seconds, numpy_ns in zip(jobs, times, references, strict=True):
+                seconds.append(_time(calls * repeats) / repeats)
+        for (case, n, calls), seconds, others in zip(jobs, times, rivals, strict=True):
             yardstick = "memcpy" if case.writes else "read"
             rate = statistics.median(yardsticks[yardstick][1:])
             moved = sum(case.bytes_per_element(n, inputs.itemsize))
@@ -152,7 +169,10 @@ def _bench_dtype(
                 "share": moved / spread.median * 1e9 / rate,
                 "target": case.target(n) if level == _TARGET_LEVEL else None,
                 "call_share": _call_seconds(case, inputs, n) * len(calls) / statistics.median(seconds[1:]),
-                "numpy_ns": numpy_ns,
+                "writes": case.writes,
+                "operations": case.count_operations(n),
+                "peak_rate": peak,
+                "against": add_times(others, spread.median),
             }
 
 
@@ -169,9 +189,10 @@ def _call_seconds(case: Case, inputs: Inputs, models: int) -> float:
     return _time(calls * _TINY_CALLS) / _TINY_CALLS
 
 
-def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
-    """Print records as a table while they come."""
+def show(found: Iterable[Record], out: Callable[[str], None], sizes: int = 1) -> None:
+    """Print records as a table while they come; `sizes`: how many each kernel is timed at."""
     columns: Sequence[Column] = COLUMNS
+    missing: dict[str, None] = {}
     for at, record in enumerate(found):
         if not at:
             machine, device = record["machine"], record.get("device")
@@ -180,6 +201,12 @@ def show(found: Iterable[Record], out: Callable[[str], None]) -> None:
                 where = ", ".join(f"{what} {which}" for what, which in device.items() if what != "name")
                 where = f"{device['name']}, {where}"
                 columns = DEVICE_COLUMNS
-            out(f"{where}, pymerge {machine['pymerge']}, {record['elements']:,} elements")
+            columns = (*columns[:4], *((_ELEMENTS,) if sizes > 1 else ()), *columns[4:], *columns_of(record["against"]))
+            out(f"{where}, pymerge {machine['pymerge']}" + (f", {record['elements']:,} elements" * (sizes == 1)))
             out(show_header(columns))
         out(show_row(columns, record))
+        for library, other in record["against"].items():
+            if "why_not" in other:
+                missing[f"{library}, {record['kernel']} {record['variant']}: {other['why_not']}"] = None
+    for line in missing:
+        out(line)

@@ -1,4 +1,4 @@
-"""What the machine's memory gives one thread: the yardsticks for kernels, from the same run.
+"""What the machine's memory and arithmetic give one thread: the yardsticks for kernels, from the same run.
 
 Kernels that write are held to copying into a small recycled buffer, as the engine uses its buffers;
 kernels that only read are held to reading.
@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["OUT_BYTES", "copy_rate", "make_out", "read_rate"]
+__all__ = ["OUT_BYTES", "copy_rate", "make_out", "multiply_rate", "read_rate"]
 
 Array = npt.NDArray[Any]
 
 #: Bytes of the recycled output buffer: one block of the engine.
 OUT_BYTES = 4 << 20
+
+#: Rows of a square matrix whose product BLAS makes with one thread, from cache; and how many products are timed.
+_ROWS, _PRODUCTS = 64, 200
 
 #: numpy's fastest ways to look at every byte; which one wins depends on its build and the machine.
 _READERS: tuple[Callable[[Array], Any], ...] = (
@@ -53,3 +56,15 @@ def read_rate(inputs: Sequence[Array]) -> float:
             reader(array)
         rates.append(total / (time.perf_counter() - started))
     return max(rates)
+
+
+def multiply_rate() -> float:
+    """Float32 operations per second of matrix products, a multiplication and an addition each: the most there is."""
+    matrix = np.ones((_ROWS, _ROWS), np.float32)
+    product = np.empty_like(matrix)
+    best = float("inf")
+    for _ in range(_PRODUCTS):
+        started = time.perf_counter()
+        np.matmul(matrix, matrix, out=product)
+        best = min(best, time.perf_counter() - started)
+    return 2 * _ROWS**3 / best

@@ -9,35 +9,17 @@ records give the same bytes. Of a merge that was recorded more than once, the la
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from . import records
+from .drawing import COLORS, STYLE, require_matplotlib, save
 
 __all__ = ["draw", "require_matplotlib"]
 
 #: Inches.
 _WIDTH, _BAR, _AROUND = 8.0, 0.3, 1.5
-#: Colors that people with color-blindness tell apart (Okabe and Ito); the first is pymerge's.
-_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00")
-_STYLE = {
-    "svg.fonttype": "none",  # text stays text
-    "svg.hashsalt": "pymerge",  # else ids are random
-    "font.family": "sans-serif",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
-
-
-def require_matplotlib() -> None:
-    """Stop with advice where matplotlib is missing."""
-    try:
-        import_module("matplotlib")
-    except ImportError as error:
-        raise SystemExit("pictures need matplotlib: pip install 'pymerge[bench]'") from error
 
 
 def draw(found: Sequence[dict[str, Any]], path: Path, title: str | None = None) -> None:
@@ -55,7 +37,7 @@ def draw(found: Sequence[dict[str, Any]], path: Path, title: str | None = None) 
         raise ValueError("no record of a merge to draw")
     methods = list(dict.fromkeys(method for method, _ in kept))
     commands = list(dict.fromkeys(command for _, command in kept))
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         height = _AROUND + _BAR * len(methods) * max(1.5, len(commands) + 0.5)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots()
@@ -66,17 +48,7 @@ def draw(found: Sequence[dict[str, Any]], path: Path, title: str | None = None) 
         axes.set_xlabel("wall time / floor (read the inputs once, write the output once); less is better")
         figure.suptitle(title or _describe(next(iter(kept.values()))), fontsize="medium")
         figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize="small")
-        _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    if path.suffix != ".svg":
-        figure.savefig(path, dpi=120)
-        return
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    # Lines of matplotlib's SVG end in spaces, which a repository may not want.
-    path.write_text("".join(line.rstrip() + "\n" for line in text.getvalue().splitlines()), encoding="utf-8")
+        save(figure, path)
 
 
 def _draw_bars(axes: Any, kept: dict[tuple[str, str], dict[str, Any]], methods: list[str], commands: list[str]) -> None:
@@ -96,7 +68,7 @@ def _draw_bars(axes: Any, kept: dict[tuple[str, str], dict[str, Any]], methods: 
             medians,
             thickness * 0.9,
             xerr=whiskers,
-            color=_COLORS[place % len(_COLORS)],
+            color=COLORS[place % len(COLORS)],
             error_kw={"elinewidth": 1, "capsize": 2, "ecolor": "#333333"},
             label=command,
         )

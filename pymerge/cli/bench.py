@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from pymerge.backends import DEVICE_BACKENDS, resolve_backend
 from pymerge.cli import options
-from pymerge.cli.console import Format, print_json
+from pymerge.cli.console import Format, note, print_json
 from pymerge.cli.quantities import parse_memory
 
 __all__ = ["bench"]
@@ -35,11 +36,11 @@ def _split(text: str) -> list[str]:
     return [word.strip() for word in text.split(",")]
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, option: str) -> list[int]:
     try:
         return [int(word) for word in _split(text)]
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers", param_hint="--models") from None
+        raise typer.BadParameter(f"{text!r} is not a list of numbers", param_hint=option) from None
 
 
 @bench.command()
@@ -54,20 +55,35 @@ def kernels(
         str | None, typer.Option("--isa", metavar="NAMES", help="Instruction-set levels. [default: all there are]")
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", min=1, help="Elements of an input. [default: four times the cache]")
+        str | None, typer.Option("--size", metavar="NUMBERS", help="Elements of an input. [default: four caches]")
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="NAMES", help="numpy, torch, torch.compile or none. [default: those here]"),
     ] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each.")] = 5,
     history: history = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", metavar="DIR", help="Draw shares, a roofline and sizes, as SVG.")
+    ] = None,
     answer: options.answer = Format.HUMAN,
 ) -> None:
     """Time kernels against copying and reading memory: the compiled ones on one thread, or a GPU's."""
     from pymerge.bench.kernels import KERNELS, bench_kernels, show
 
+    if pictures is not None:
+        from pymerge.bench.kernel_pictures import draw_all, require_matplotlib
+
+        require_matplotlib()  # before minutes of measuring
     chosen = KERNELS if kernel is None else _split(kernel)
+    sizes = [] if size is None else _numbers(size, "--size")
+    libraries = None if against is None else [name for name in _split(against) if name != "none"]
+    what = chosen, _split(dtype), _numbers(models, "--models")
+    kept: list[Record] = []
     try:
         if backend == "cpu":
             levels = None if isa is None else _split(isa)
-            found = bench_kernels(chosen, _split(dtype), _numbers(models), levels, size, rounds, history)
+            found = bench_kernels(*what, levels, sizes, rounds, history, libraries)
         elif isa is not None:
             raise typer.BadParameter("levels are the CPU's; leave it out", param_hint="--isa")
         elif backend not in DEVICE_BACKENDS:
@@ -76,10 +92,19 @@ def kernels(
             resolve_backend(backend)
             from pymerge.bench.device import bench_device
 
-            found = bench_device(backend, chosen, _split(dtype), _numbers(models), size, rounds, history)
-        _answer(found, show, answer)
+            found = bench_device(backend, *what, sizes, rounds, history, libraries)
+        _answer(_keep(found, kept), functools.partial(show, sizes=max(1, len(sizes))), answer)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+    if pictures is not None:
+        for path in draw_all(kept, pictures):
+            note(str(path))
+
+
+def _keep(found: Iterator[Record], kept: list[Record]) -> Iterator[Record]:
+    for record in found:
+        kept.append(record)
+        yield record
 
 
 @bench.command()

@@ -121,5 +121,7 @@ def _summarize(report: MergeReport) -> None:
         f"bound by {done.limit}; peak memory {format_bytes(done.peak_resident)} of {format_bytes(report.memory)} "
         f"({format_bytes(done.peak_anonymous)} without mapped files)"
     )
+    if done.reason:
+        note(f"merged by {done.backend}: {done.reason}")
     for tensor, count in done.nonfinite.items():
         note(f"warning: {tensor}: {format_count(count, 'value')} not finite")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pymerge.backends.choice import say_seconds
 from pymerge.cli import options
 from pymerge.cli.console import Format, note, print_facts, print_json, print_table
 from pymerge.cli.quantities import format_bytes
@@ -80,8 +81,20 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         "reads": f"{format_bytes(facts['read'])} in {facts['passes']} passes at most",
         "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x {facts['format']}",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",
+        "time": _phrase_time(facts),
         "disk": f"{format_bytes(facts['needed'])} needed, {format_bytes(facts['free'])} free{room}",
     }
+
+
+def _phrase_time(facts: dict[str, Any]) -> str:
+    """What each backend is expected to take, and what that does not count."""
+    found = ", ".join(f"{say_seconds(seconds)} by {backend}" for backend, seconds in facts["seconds"].items())
+    rest = [
+        "files as fast as memory",
+        *(["without what deriving sources takes"] if facts["partial"] else []),
+        *([f"no GPU: {facts['no_device']}"] if facts["no_device"] else []),
+    ]
+    return f"{found} ({'; '.join(rest)})"
 
 
 def _join(task: dict[str, Any]) -> str:

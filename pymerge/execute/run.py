@@ -13,6 +13,7 @@ from pymerge import _core
 from pymerge.backends import DEVICE_BACKENDS, load_lanes, load_ops, resolve_backend
 from pymerge.errors import PymergeError, add_note
 from pymerge.execute.arrivals import Arrivals, Gate
+from pymerge.execute.auto import choose_backend
 from pymerge.execute.checkpoints import Checkpoints
 from pymerge.execute.feeders import Feeder, StreamFeeder
 from pymerge.execute.flow import Flow
@@ -114,7 +115,8 @@ def execute(
         ResourceError: the disk or memory ran out.
         BackendError: the backend was asked for by name and cannot run.
     """
-    name = resolve_backend(backend)
+    choice = choose_backend(schedule) if backend == "auto" else None
+    name = resolve_backend(choice.backend if choice else backend)
     resources = schedule.resources
     started = time.monotonic()
     cpu, disk = time.process_time(), disk_bytes()
@@ -196,4 +198,6 @@ def execute(
         direct=status["direct"],
         nonfinite=flow.nonfinite,
         digests={**kept.digests, **checkpoints.digests},
+        backend=name,
+        reason=choice.reason if choice else "",
     )

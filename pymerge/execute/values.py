@@ -51,6 +51,8 @@ class ExecutionReport:
         direct: True if the output went past the page cache.
         nonfinite: per output tensor, how many non-finite values were stored (only where allowed).
         digests: per output tensor, of its bytes (csrc/io/digest.h); those shared with the inputs have none.
+        backend: what merged.
+        reason: why auto took it; empty where it was asked for, or there was nothing to choose.
     """
 
     seconds: float
@@ -68,3 +70,5 @@ class ExecutionReport:
     direct: bool
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "cpu"
+    reason: str = ""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pymerge.checkpoint.sources import Packed, Rows
+from pymerge.execute.auto import expect
 from pymerge.output.fetching import count_fetched
 from pymerge.output.sharing import count_shareable
 from pymerge.plan.costs import count_costs
@@ -18,17 +19,22 @@ __all__ = ["describe_tasks", "forecast"]
 
 
 def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[str, Any]:
-    """The plan in numbers, as plain values; sizes in bytes.
+    """The plan in numbers, as plain values; sizes in bytes. Reads no weight; measures this machine for a moment.
 
     Args:
         folder: where the output would go; it need not exist.
         reflink: what the file system can share is neither read nor written.
+
+    Raises:
+        ResourceError: there is no memory to find out how fast this machine is.
     """
     plan = schedule.plan
     costs = count_costs(plan)
     existing = _find_existing(folder)
     shared = count_shareable(schedule, existing) if reflink else 0
     needed = sum(shard.size for shard in schedule.shards) - shared
+    expected = expect(schedule, costs, shared)
+    seconds = {"cpu": expected.cpu, **({expected.backend: expected.device} if expected.backend else {})}
     return {
         "method": plan.method.name,
         "models": [str(model.ref) for model in plan.models],
@@ -45,6 +51,9 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[
         "memory": schedule.resources.memory,
         "shared": shared,
         "fetched": count_fetched(plan),
+        "seconds": seconds,
+        "partial": expected.partial,
+        "no_device": expected.why_not,
         "needed": needed,
         "free": shutil.disk_usage(existing).free,
         "warnings": [str(problem) for problem in plan.warnings],

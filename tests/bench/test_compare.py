@@ -135,3 +135,16 @@ def test_the_command_prints_a_table(tmp_path: Path) -> None:
     answer = CliRunner().invoke(app, ["bench", "compare", str(history), "--format", "json"])
     assert json.loads(answer.stdout)["rows"][0]["verdict"] == "faster"
     assert CliRunner().invoke(app, ["bench", "compare", str(tmp_path / "none")]).exit_code == 2
+
+
+def test_sizes_tell_apart_only_what_a_run_timed_at_several(tmp_path: Path) -> None:
+    def kernel(time: str, elements: int) -> dict[str, Any]:
+        names = {"kernel": "gram", "variant": "plain", "dtype": "bf16", "models": 2, "isa": "v3"}
+        spread = Spread.of([1.0, 2.0]).to_json()
+        return {**record(time, [1.0]), "bench": "kernels", **names, "ns": spread, "elements": elements}
+
+    one = compare_runs(write(tmp_path, kernel(TIMES[0], 4096), kernel(TIMES[1], 8192)))
+    assert [row["name"] for row in one["rows"]] == ["gram plain bf16 2 v3"]
+    both = [kernel(time, elements) for time in TIMES[:2] for elements in (1024, 4096)]
+    several = compare_runs(write(tmp_path, *both))
+    assert [row["name"] for row in several["rows"]] == ["gram plain bf16 2 v3 1,024", "gram plain bf16 2 v3 4,096"]

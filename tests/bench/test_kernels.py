@@ -86,7 +86,7 @@ def test_ties_thresholds_keep_about_half() -> None:
 
 def test_records_add_up_and_the_level_is_what_it_was() -> None:
     before = _core.active_isa()
-    found = list(bench_kernels(["gram", "weighted_sum"], ["bf16"], [2], size=SIZE, rounds=2))
+    found = list(bench_kernels(["gram", "weighted_sum"], ["bf16"], [2], sizes=[SIZE], rounds=2))
     assert _core.active_isa() == before
     assert [(r["isa"], r["variant"]) for r in found] == [
         (level, variant) for level in levels() for variant in ("plain", "task_vectors", "rows", "plain", "rows")

@@ -88,7 +88,7 @@ def test_state_dicts(backend: str) -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_bench_times_every_kernel(backend: str, kernel: str) -> None:
-    rows = list(bench_device(backend, [kernel], dtypes=["bf16"], models=[2], size=2048, rounds=1))
+    rows = list(bench_device(backend, [kernel], dtypes=["bf16"], models=[2], sizes=[2048], rounds=1))
     assert rows
     for row in rows:
         assert row["kernel"] == kernel
