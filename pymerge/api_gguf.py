@@ -1,4 +1,4 @@
-"""What becomes of a merge whose output is a GGUF file: how it is asked for, and its plan and schedule."""
+"""How forms of outputs are asked for, and what becomes of a merge into a GGUF file: its plan and schedule."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from pymerge.plan.gguf import KINDS, convert_plan, find_kind, find_written_famil
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import Schedule, make_schedule
 
-__all__ = ["SUFFIX", "find_form", "plan_for_file", "schedule_gguf"]
+__all__ = ["ADAPTER", "SUFFIX", "find_form", "plan_for_file", "schedule_gguf"]
 
 SUFFIX = ".gguf"
 _ANY = "any"
+ADAPTER = "adapter"
 
 
 def find_form(out: Path, out_format: str | None) -> str | None:
-    """The type of a GGUF file's matrices that is asked for, "any" if none is; None for a folder of safetensors.
+    """The type of a GGUF file's matrices that is asked for, "any" if none is; `ADAPTER`; None for a model's folder.
 
     Args:
-        out_format: "safetensors", "gguf", or "gguf:" and a type; None goes by the name of `out`.
+        out_format: "safetensors", "adapter", "gguf", or "gguf:" and a type; None goes by the name of `out`.
 
     Raises:
         RecipeError: it is none of these.
@@ -30,10 +31,13 @@ def find_form(out: Path, out_format: str | None) -> str | None:
     name, _, kind = (out_format or ("gguf" if out.suffix == SUFFIX else "safetensors")).lower().partition(":")
     if name == "safetensors" and not kind:
         return None
+    if name == ADAPTER and not kind:
+        return ADAPTER
     if name == "gguf" and kind.upper() in (*KINDS, ""):
         return kind.upper() or _ANY
     kinds = ", ".join(f"gguf:{kind.lower()}" for kind in KINDS)
-    raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of safetensors, gguf, {kinds}')
+    known = f"safetensors, adapter, gguf, {kinds}"
+    raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of {known}')
 
 
 def plan_for_file(planned: MergePlan, make: Callable[[MergeConfig], MergePlan]) -> MergePlan:
