@@ -247,6 +247,21 @@ def test_adapters_of_two_bases_are_refused_by_name(here: Path) -> None:
         pymerge.merge(recipe, here / "out", out_format="adapter")
 
 
+def test_factors_that_overflow_stop_the_merge_by_name(here: Path) -> None:
+    write_two(here)
+    with pytest.raises(PymergeError, match=r"q_proj\.lora_B\.weight: .* overflowed in float16"):
+        pymerge.merge(add(here, {"x": 1e6}, dtype="float16"), here / "out", out_format="adapter")
+
+
+def test_every_backend_gives_the_same_bytes(here: Path) -> None:
+    write_two(here)
+    for backend in ("cpu", "reference"):
+        recipe = add(here, {"x": 0.3, "y": -2.7}, dtype="bfloat16")
+        pymerge.merge(recipe, here / backend, out_format="adapter", backend=backend)
+    files = [(here / backend / "adapter_model.safetensors").read_bytes() for backend in ("cpu", "reference")]
+    assert files[0] == files[1]
+
+
 def test_layers_in_another_order_are_refused(here: Path) -> None:
     write_two(here)
     sources = [{"model": str(here / "base"), "layer_range": [0, 2]}, {"model": "base+x", "layer_range": [0, 2]}]
