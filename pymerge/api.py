@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pymerge.api_formats import find_form, plan_for_file, schedule_gguf
+from pymerge.api_formats import ADAPTER, find_form, plan_for_file, schedule_gguf
 from pymerge.api_stages import StageFolders
 from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.checkpoint.kinds import GGUF_SUFFIX
@@ -35,6 +35,7 @@ from pymerge.plan.values import MergePlan
 from pymerge.schedule import Schedule, make_schedule
 
 if TYPE_CHECKING:
+    from pymerge.api_adapter import AdapterParts
     from pymerge.hub import Fetcher, Hub, Publisher
 
 __all__ = ["MergeReport", "Stages", "lay_out", "merge", "plan"]
@@ -101,6 +102,10 @@ def lay_out(
     form = find_form(target, out_format)
     if form is None:
         return make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
+    if form == ADAPTER:
+        from pymerge.api_adapter import convert_plan, schedule_adapter
+
+        return schedule_adapter(convert_plan(planned)[0], threads, memory)
     like = Path(gguf_like).expanduser() if gguf_like else None
     return schedule_gguf(planned, target, form, like=like, threads=threads, memory=memory)
 
@@ -221,8 +226,9 @@ def merge(
         write_model_card: write README.md.
         keep_stages: of a recipe of several documents, merge every stage into a folder in `<out>.stages`, in float32 as
             later stages read it. Else stages are made while they are read, or their folders are removed.
-        out_format: "safetensors" (a folder), or "gguf", "gguf:f32", "gguf:f16", "gguf:bf16", "gguf:q8_0": one file, for
-            llama.cpp. None goes by the name of `out`.
+        out_format: "safetensors" (a model's folder); "adapter" (a folder with what adapters of one base add to it in
+            sum); "gguf", "gguf:f32", "gguf:f16", "gguf:bf16", "gguf:q8_0": one file, for llama.cpp. None goes by the
+            name of `out`.
         gguf_like: a GGUF file whose settings and tokenizer such an output takes over.
         on_progress: called now and then while weights are merged.
 
@@ -237,8 +243,14 @@ def merge(
     target = Path(out).expanduser()
     form = find_form(target, out_format)
     if push and form:
-        raise RecipeError("a GGUF file is not pushed by pymerge; upload it with huggingface-cli upload")
+        what = "an adapter" if form == ADAPTER else "a GGUF file"
+        raise RecipeError(f"{what} is not pushed by pymerge; upload it with huggingface-cli upload")
     planned = plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
+    parts = None
+    if form == ADAPTER:
+        from pymerge.api_adapter import convert_plan
+
+        planned, parts = convert_plan(planned)
     # Before an old model is touched: what cannot work must cost nothing.
     resolve_devices(resolve_backend(backend), devices, vram)
     if form is None:
@@ -276,6 +288,19 @@ def merge(
             report = finish_file(schedule, made, run(schedule, target.parent, journal))
         clock.end("finish")
         return report
+
+    def write_adapter(planned: MergePlan, parts: AdapterParts) -> MergeReport:
+        from pymerge.api_adapter import finish_adapter, prepare_adapter, schedule_adapter
+
+        schedule = schedule_adapter(planned, threads, memory)
+        clock.end("plan")
+        made = prepare_adapter(schedule, target, overwrite=overwrite, restart=restart, reflink=reflink)
+        clock.end("prepare")
+        with made.journal as journal:
+            execution = run(schedule, target, journal)
+            report = finish_adapter(schedule, made, execution, parts, write_model_card=write_model_card)
+        clock.end("finish")
+        return replace(report, stages=clock.seconds)
 
     def carry_out(planned: MergePlan, folder: Path, *, stage: bool = False) -> MergeReport | None:
         schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
@@ -317,6 +342,8 @@ def merge(
                 clock.end("push")
         return report
 
+    if parts is not None:
+        return write_adapter(planned, parts)
     if form is not None:
         refuse_path(planned, target, GGUF_SUFFIX, overwrite=overwrite)
         planned = plan_for_file(planned, functools.partial(plan_again, merged={}))

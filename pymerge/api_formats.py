@@ -11,16 +11,17 @@ from pymerge.errors import RecipeError
 from pymerge.plan.values import MergePlan
 from pymerge.schedule import Schedule, make_schedule
 
-__all__ = ["find_form", "plan_for_file", "schedule_gguf"]
+__all__ = ["ADAPTER", "find_form", "plan_for_file", "schedule_gguf"]
 
 _ANY = "any"
+ADAPTER = "adapter"
 
 
 def find_form(out: Path, out_format: str | None) -> str | None:
-    """The type of a GGUF file's matrices that is asked for, "any" if none is; None for a folder of safetensors.
+    """The type of a GGUF file's matrices that is asked for, "any" if none is; `ADAPTER`; None for a model's folder.
 
     Args:
-        out_format: "safetensors", "gguf", or "gguf:" and a type; None goes by the name of `out`.
+        out_format: "safetensors", "adapter", "gguf", or "gguf:" and a type; None goes by the name of `out`.
 
     Raises:
         RecipeError: it is none of these.
@@ -28,10 +29,13 @@ def find_form(out: Path, out_format: str | None) -> str | None:
     name, _, kind = (out_format or ("gguf" if out.suffix == GGUF_SUFFIX else "safetensors")).lower().partition(":")
     if name == "safetensors" and not kind:
         return None
+    if name == ADAPTER and not kind:
+        return ADAPTER
     if name == "gguf" and kind.upper() in (*GGUF_KINDS, ""):
         return kind.upper() or _ANY
     kinds = ", ".join(f"gguf:{kind.lower()}" for kind in GGUF_KINDS)
-    raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of safetensors, gguf, {kinds}')
+    known = f"safetensors, adapter, gguf, {kinds}"
+    raise RecipeError(f'the output cannot be in the format "{out_format}"; it is one of {known}')
 
 
 def plan_for_file(planned: MergePlan, make: Callable[[MergeConfig], MergePlan]) -> MergePlan:

@@ -21,13 +21,13 @@ from pymerge.checkpoint.values import Checkpoint, Source, StoredTensor
 from pymerge.checkpoint.weights import describe_file, read_weights
 from pymerge.errors import FormatError, ShapeError
 
-__all__ = ["CONFIG", "WEIGHTS", "adapt"]
+__all__ = ["CONFIG", "PREFIX", "WEIGHTS", "adapt", "find_module"]
 
 CONFIG = "adapter_config.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 #: What PEFT puts before a module's name.
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
 #: `<module>.<kind>[.<adapter's name>][.weight]`; without the adapter's name as saved, with it in a training state.
 _FACTOR = re.compile(
     r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<side>[AB])(\.(?!weight$|bias$)\w+)?(\.weight)?"
@@ -128,7 +128,7 @@ def _sort(path: Path, stored: Mapping[str, StoredTensor]) -> tuple[dict[str, _Pa
         other = next((what for part, what in _OTHER_KINDS.items() if part in full), None)
         if other is not None:
             raise FormatError(f'{path}: tensor "{full}": {other} cannot be applied; {_HINT}')
-        name = full.removeprefix(_PREFIX)
+        name = full.removeprefix(PREFIX)
         factor, kept = _FACTOR.fullmatch(name), _SAVED.fullmatch(name)
         if factor:
             pair = pairs.setdefault(factor["module"], _Pair(bool(factor["embedding"])))
@@ -143,6 +143,13 @@ def _sort(path: Path, stored: Mapping[str, StoredTensor]) -> tuple[dict[str, _Pa
         else:
             raise FormatError(f'{path}: tensor "{full}" is nothing that LoRA adapters hold; {_HINT}')
     return pairs, saved
+
+
+def find_module(name: str) -> str | None:
+    """The module that a tensor of an adapter is of, as PEFT names it; None if it is no factor, weight or bias."""
+    bare = name.removeprefix(PREFIX)
+    found = _FACTOR.fullmatch(bare) or _SAVED.fullmatch(bare)
+    return found["module"] if found else None
 
 
 def _find(name: str, tensors: Mapping[str, Source]) -> str | None:

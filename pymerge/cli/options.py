@@ -101,7 +101,7 @@ out_format = Annotated[
     typer.Option(
         "--out-format",
         metavar="FORMAT",
-        help="safetensors, gguf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0. [default: by the name of OUT]",
+        help="safetensors, adapter, gguf, or gguf:f32, gguf:f16, gguf:bf16, gguf:q8_0. [default: by the name of OUT]",
     ),
 ]
 gguf_like = Annotated[

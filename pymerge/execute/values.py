@@ -40,7 +40,7 @@ class ExecutionReport:
     Attributes:
         seconds: wall time from the first request to the last synced shard.
         cpu_seconds: user plus system time of the process in that span.
-        read, written: bytes, all passes counted.
+        read, written: bytes, all passes counted; of derived inputs, the bytes of their elements as kernels see them.
         copied: output tensors that were copied, not calculated.
         shared: bytes of the output that are the inputs' own extents, neither read nor written.
         kept: bytes of the output that an earlier attempt had written.

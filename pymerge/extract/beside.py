@@ -15,6 +15,7 @@ from pymerge.checkpoint.tokenizer_files import find_tokenizer_files
 from pymerge.config.values import ModelRef
 from pymerge.errors import printable
 from pymerge.extract.values import Extracted, ExtractionPlan, Options, Whole
+from pymerge.output.adapter import make_adapter_config
 from pymerge.output.card import escape, find_hub_id
 from pymerge.output.files import copy_file
 
@@ -22,32 +23,15 @@ __all__ = ["copy_tokenizer", "make_card", "make_config"]
 
 
 def make_config(plan: ExtractionPlan, matrices: Sequence[Extracted], whole: Sequence[Whole]) -> dict[str, Any]:
-    """adapter_config.json of factors, and of tensors that are stored as they are.
-
-    Modules are named in full: by their last parts others would be matched, of which there are no factors. alpha is
-    the rank, module by module, so that every scale is 1.
-    """
-    rank = max(each.rank for each in matrices)
-    others = {each.module: each.rank for each in matrices if each.rank != rank}
-    ref = plan.base.ref
-    return {
-        "peft_type": "LORA",
-        "task_type": plan.task_type,
-        "base_model_name_or_path": find_hub_id(ref.path) or ref.path,
-        "revision": ref.revision,
-        "inference_mode": True,
-        "r": rank,
-        "lora_alpha": rank,
-        "rank_pattern": others,
-        "alpha_pattern": others,
-        "target_modules": [each.module for each in matrices],
-        "modules_to_save": list(dict.fromkeys(name for part in whole for name in part.modules)) or None,
-        "lora_dropout": 0.0,
-        # So PEFT saves them again; it loads them whatever stands here.
-        "bias": "all" if any(not part.modules for part in whole) else "none",
-        "fan_in_fan_out": plan.turned,
-        "use_rslora": False,
-    }
+    """adapter_config.json of factors, and of tensors that are stored as they are."""
+    return make_adapter_config(
+        base=plan.base.ref,
+        task_type=plan.task_type,
+        ranks={each.module: each.rank for each in matrices},
+        saved=list(dict.fromkeys(name for part in whole for name in part.modules)),
+        biases=any(not part.modules for part in whole),
+        turned=plan.turned,
+    )
 
 
 def make_card(plan: ExtractionPlan, title: str, *, rank: int, error: float) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pymerge.checkpoint.adapters import WEIGHTS
+from pymerge.checkpoint.adapters import PREFIX, WEIGHTS
 from pymerge.dtypes import DType
 from pymerge.errors import ResourceError
 from pymerge.extract.decompose import Matrix
@@ -23,8 +23,6 @@ from pymerge.schedule.layout import METADATA
 __all__ = ["PARTIAL", "AdapterWriter"]
 
 PARTIAL = f".{WEIGHTS[0]}.partial"
-#: PEFT's name of what its model wraps.
-_PREFIX = "base_model.model."
 #: What an entry takes besides its name: type, two dims, two offsets, punctuation.
 _ENTRY = 160
 
@@ -36,7 +34,7 @@ class AdapterWriter:
         """`names`: of all tensors that may come, as long as they may be."""
         self._path = folder / PARTIAL
         self._target = folder / WEIGHTS[0]
-        room = sum(len(json.dumps(_PREFIX + name)) + _ENTRY for name in names) + _ENTRY
+        room = sum(len(json.dumps(PREFIX + name)) + _ENTRY for name in names) + _ENTRY
         self._room = -(-room // 8) * 8
         self._at = 0
         self._entries: dict[str, dict[str, Any]] = {}
@@ -108,7 +106,7 @@ class AdapterWriter:
             ResourceError: the disk is full, or refuses.
         """
         assert self._file is not None
-        header = {"__metadata__": dict(METADATA), **{_PREFIX + name: entry for name, entry in self._entries.items()}}
+        header = {"__metadata__": dict(METADATA), **{PREFIX + name: entry for name, entry in self._entries.items()}}
         text = json.dumps(header, separators=(",", ":")).encode().ljust(self._room)
         assert len(text) == self._room, "a header that is longer than its room"
         try:

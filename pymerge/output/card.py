@@ -11,7 +11,7 @@ from pymerge.errors import printable
 from pymerge.output.files import write_text
 from pymerge.plan.values import MergePlan
 
-__all__ = ["escape", "find_hub_id", "make_card", "write_card"]
+__all__ = ["escape", "find_hub_id", "make_adapter_card", "make_card", "write_card"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # A model in the hub's local cache: .../models--owner--name/snapshots/<commit>
@@ -48,6 +48,27 @@ def make_card(plan: MergePlan, title: str) -> str:
         f"Made in {len(stages) + 1} stages, of which this is the last." if stages else "",
         f"Base model: {_quote(_shorten(base.path))}" if base else "",
         "Models:\n\n" + "\n".join(f"* {_quote(_shorten(ref.path))}" for ref in others) if others else "",
+        f"Recipe:\n\n{_fence(plan.config.text)}" if plan.config.text else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def make_adapter_card(plan: MergePlan, title: str) -> str:
+    """The card's text of an adapter that is a sum of adapters of one base."""
+    base = plan.models[0].ref.path
+    hub_id = find_hub_id(base)
+    front = {
+        **({"base_model": hub_id, "base_model_relation": "adapter"} if hub_id else {}),
+        "library_name": "peft",
+        "tags": ["pymerge", "lora", "merge"],
+    }
+    adapters = dict.fromkeys(model.ref.lora for model in plan.models if model.ref.lora)
+    parts = [
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---",
+        f"# {escape(title)}",
+        f"A LoRA adapter of {_quote(_shorten(base))}: the weighted sum of what others add to it, made with pymerge, "
+        f"method {_quote(plan.method.name)} ({plan.method.title}; {plan.method.reference}).",
+        "Adapters:\n\n" + "\n".join(f"* {_quote(_shorten(path))}" for path in adapters),
         f"Recipe:\n\n{_fence(plan.config.text)}" if plan.config.text else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

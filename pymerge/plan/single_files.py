@@ -81,7 +81,8 @@ def _warn_of_factors(models: Mapping[ModelRef, Model], findings: Findings) -> No
                 f'"{ref}" holds factors of an adapter, such as {factor}: merging A and B apart does not merge '
                 "their products",
                 ref.where,
-                "pymerge merge, with each model as path/to/base+path/to/adapter, does",
+                "pymerge merge, with each model as path/to/base+path/to/adapter, does; into "
+                "an adapter with --out-format adapter",
             )
             return
 

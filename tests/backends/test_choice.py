@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge.backends.choice import (
@@ -18,6 +18,8 @@ from pymerge.backends.choice import (
     say_seconds,
 )
 
+#: On a busy machine the first example of all may take a while.
+EASY = settings(deadline=None)
 sizes = st.integers(0, 1 << 42)
 costs = st.floats(1e-12, 1e-7)
 rates = st.floats(1e8, 1e13)
@@ -36,6 +38,7 @@ figures = st.builds(DeviceFigures, into=rates, out=rates, copy=rates, start=seco
 more = st.floats(1, 100)
 
 
+@EASY
 @given(work=works, device=figures, name=st.sampled_from(["loaded", "read", "written"]), factor=more)
 def test_more_bytes_never_take_less_time(work: Work, device: DeviceFigures, name: str, factor: float) -> None:
     larger = replace(work, **{name: int(getattr(work, name) * factor)})
@@ -43,41 +46,47 @@ def test_more_bytes_never_take_less_time(work: Work, device: DeviceFigures, name
     assert expect_device(larger, [device]) >= expect_device(work, [device])
 
 
+@EASY
 @given(work=works, device=figures, name=st.sampled_from(["into", "out", "copy"]), factor=more)
 def test_a_faster_device_never_takes_longer(work: Work, device: DeviceFigures, name: str, factor: float) -> None:
     faster = replace(device, **{name: getattr(device, name) * factor})
     assert expect_device(work, [faster]) <= expect_device(work, [device])
 
 
+@EASY
 @given(work=works, device=figures)
 def test_a_second_device_never_makes_it_longer(work: Work, device: DeviceFigures) -> None:
     assert expect_device(work, [device, device]) <= expect_device(work, [device])
 
 
+@EASY
 @given(work=works, factor=st.integers(2, 8))
 def test_more_threads_never_make_it_longer(work: Work, factor: int) -> None:
     assert expect_cpu(replace(work, threads=work.threads * factor)) <= expect_cpu(work)
 
 
+@EASY
 @given(cpu=seconds, device=seconds)
 def test_a_device_is_taken_only_where_it_is_faster_beyond_doubt(cpu: float, device: float) -> None:
     taken = choose(cpu, device, "cuda").backend
     assert taken == ("cuda" if device * MARGIN < cpu else "cpu")
 
 
+@EASY
 @given(time=seconds)
 def test_equal_times_go_to_the_processors(time: float) -> None:
     assert choose(time, time, "cuda").backend == "cpu"
 
 
+@EASY
 @given(work=works, device=figures, name=st.sampled_from(["into", "out", "copy"]), factor=more)
 def test_no_rate_that_grows_takes_a_merge_from_the_device(
     work: Work, device: DeviceFigures, name: str, factor: float
 ) -> None:
     cpu = expect_cpu(work)
-    assume(choose(cpu, expect_device(work, [device]), "cuda").backend == "cuda")
+    before = choose(cpu, expect_device(work, [device]), "cuda").backend
     faster = replace(device, **{name: getattr(device, name) * factor})
-    assert choose(cpu, expect_device(work, [faster]), "cuda").backend == "cuda"
+    assert choose(cpu, expect_device(work, [faster]), "cuda").backend in ("cuda", before)
 
 
 #: An H100 on a fast bus, as docs/performance.md has it: seven seconds to start, copies within it of 3 TB/s.
