@@ -22,6 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SkipGate(), "skip-gate")
 
 
+#: Tests of minutes: begun first, or one processor would wait for them at the end.
+LONGEST = ("test_interpreted_kernels_give_the_specified_bits",)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first."""
+    items.sort(key=lambda item: item.name not in LONGEST)
+
+
 @pytest.fixture(scope="session")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Folder of a small transformers model of a family; each is built once per session."""

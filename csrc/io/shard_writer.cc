@@ -196,12 +196,19 @@ bool ShardWriter::run_one(Scratch& scratch) {
 // A block of a copy asks for what is needed a few blocks later.
 void ShardWriter::ask_ahead(const Shard& shard, const Segment& range) {
   const std::int64_t begin = range.offset + kBlocksAhead * options_.block;
-  shard.layout.for_each_segment({begin, options_.block}, [&](std::size_t segment, std::int64_t from,
-                                                             std::int64_t to) {
-    const Source& source = shard.sources[segment];
-    if (source.file == nullptr) return;
-    source.file->will_need(source.from + from - shard.layout.segment(segment).offset, to - from);
-  });
+  shard.layout.for_each_segment(
+      {begin, options_.block}, [&](std::size_t segment, std::int64_t from, std::int64_t to) {
+        // Unlike those of a block that is filled, its sources may be given just now.
+        std::shared_ptr<const MappedFile> file;
+        std::int64_t at = 0;
+        {
+          const std::lock_guard lock(mutex_);
+          file = shard.sources[segment].file;
+          at = shard.sources[segment].from;
+        }
+        if (file == nullptr) return;
+        file->will_need(at + from - shard.layout.segment(segment).offset, to - from);
+      });
 }
 
 // Where a block lies in a mapped file, if it can be written straight from there: it is a part of
