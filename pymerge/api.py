@@ -37,8 +37,9 @@ from pymerge.schedule import Schedule, make_schedule
 if TYPE_CHECKING:
     from pymerge.api_adapter import AdapterParts
     from pymerge.hub import Fetcher, Hub, Publisher
+    from pymerge.output.folder import Preparation
 
-__all__ = ["MergeReport", "Stages", "lay_out", "merge", "plan"]
+__all__ = ["MergeReport", "Stages", "complete", "lay_out", "merge", "plan"]
 
 #: Bytes of an output shard, as the field has it.
 SHARD_SIZE = 5_000_000_000
@@ -96,6 +97,7 @@ def lay_out(
     memory: int | None = None,
     out_format: str | None = None,
     gguf_like: str | os.PathLike[str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
 ) -> Schedule:
     """Lay a plan out on disk, byte for byte; nothing is written. Arguments and errors are those of `merge`."""
     target = Path(out).expanduser()
@@ -106,8 +108,14 @@ def lay_out(
         from pymerge.api_adapter import convert_plan, schedule_adapter
 
         return schedule_adapter(convert_plan(planned)[0], threads, memory)
+
+    def plan_again(document: MergeConfig) -> MergePlan:
+        # What there was to find in the recipe was found.
+        return make_plan(document, lenient=True, seed=planned.seed, allow_crimes=True, locate=make_locate(cache))
+
     like = Path(gguf_like).expanduser() if gguf_like else None
-    return schedule_gguf(planned, target, form, like=like, threads=threads, memory=memory)
+    written = plan_for_file(planned, plan_again)
+    return schedule_gguf(written, target, form, like=like, threads=threads, memory=memory)
 
 
 def make_locate(cache: str | os.PathLike[str] | None) -> Locate:
@@ -151,6 +159,34 @@ def make_publisher(repo: str | None, private: bool) -> Publisher | None:
     from pymerge.hub import Publisher
 
     return Publisher(repo, private=private)
+
+
+def complete(
+    schedule: Schedule,
+    preparation: Preparation,
+    execution: ExecutionReport,
+    clock: Stages,
+    publisher: Publisher | None,
+    *,
+    copy_tokenizer: bool,
+    write_model_card: bool,
+    **settings: Any,
+) -> MergeReport:
+    """Complete a model's folder whose weights are there, and the hub's copy of it; `settings` are for the manifest."""
+    resources = schedule.resources
+    report = finish(
+        schedule,
+        preparation,
+        execution,
+        settings={**settings, "threads": resources.threads, "memory": resources.memory},
+        copy_tokenizer=copy_tokenizer,
+        write_model_card=write_model_card,
+    )
+    clock.end("finish")
+    if publisher:
+        report = replace(report, pushed=publisher.finish(preparation.folder))
+        clock.end("push")
+    return report
 
 
 class Stages:
@@ -319,28 +355,20 @@ def merge(
         uploading = None if stage else publisher
         with preparation.journal as journal, uploading or nullcontext():
             execution = run(schedule, preparation.folder, journal, uploading)
-            settings = {
-                "backend": backend,
-                "threads": schedule.resources.threads,
-                "memory": schedule.resources.memory,
-                "shard_size": shard_size,
-                "lenient": lenient,
-                "allow_crimes": allow_crimes,
-                "allow_nonfinite": allow_nonfinite,
-            }
-            report = finish(
+            return complete(
                 schedule,
                 preparation,
                 execution,
-                settings=settings,
+                clock,
+                uploading,
                 copy_tokenizer=copy_tokenizer,
                 write_model_card=write_model_card,
+                backend=backend,
+                shard_size=shard_size,
+                lenient=lenient,
+                allow_crimes=allow_crimes,
+                allow_nonfinite=allow_nonfinite,
             )
-            clock.end("finish")
-            if uploading:
-                report = replace(report, pushed=uploading.finish(preparation.folder))
-                clock.end("push")
-        return report
 
     if parts is not None:
         return write_adapter(planned, parts)

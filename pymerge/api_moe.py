@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pymerge.api import SHARD_SIZE, Stages, make_fetcher, make_locate, make_publisher
+from pymerge.api import SHARD_SIZE, Stages, complete, make_fetcher, make_locate, make_publisher
 from pymerge.backends import resolve_backend, resolve_devices
 from pymerge.checkpoint import Checkpoint
 from pymerge.checkpoint.sources import list_stored
@@ -19,7 +19,7 @@ from pymerge.config.moe import DRAWN, MoeConfig
 from pymerge.config.moe_document import load_moe
 from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
-from pymerge.output import MergeReport, find_extras, finish, make_folder, prepare
+from pymerge.output import MergeReport, find_extras, make_folder, prepare
 from pymerge.output.fetching import refuse_full_cache
 from pymerge.plan.moe import plan_moe
 from pymerge.plan.moe.tasks import Gates
@@ -149,27 +149,20 @@ def moe(
             on_shard=publisher.add if publisher else None,
         )
         clock.end("merge")
-        settings = {
-            "backend": backend,
-            "threads": schedule.resources.threads,
-            "memory": schedule.resources.memory,
-            "shard_size": shard_size,
-            "lenient": lenient,
-            "allow_crimes": allow_crimes,
-            "allow_nonfinite": allow_nonfinite,
-        }
-        report = finish(
+        report = complete(
             schedule,
             preparation,
             execution,
-            settings=settings,
+            clock,
+            publisher,
             copy_tokenizer=copy_tokenizer,
             write_model_card=write_model_card,
+            backend=backend,
+            shard_size=shard_size,
+            lenient=lenient,
+            allow_crimes=allow_crimes,
+            allow_nonfinite=allow_nonfinite,
         )
-        clock.end("finish")
-        if publisher:
-            report = replace(report, pushed=publisher.finish(preparation.folder))
-            clock.end("push")
     return replace(report, stages=clock.seconds)
 
 

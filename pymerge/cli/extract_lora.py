@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["extract_lora"]
 
-_NEEDED = ...  # Typer's way to say that an option must be given
+_NEEDED: Any = ...  # Typer's way to say that an option must be given
 
 
 class Method(str, Enum):
@@ -31,13 +31,13 @@ class Method(str, Enum):
 
 
 def extract_lora(
-    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="The fine-tuned model.")] = _NEEDED,  # type: ignore[assignment]
+    model: Annotated[str, typer.Option("--model", metavar="MODEL", help="The fine-tuned model.")] = _NEEDED,
     base_model: Annotated[
         str, typer.Option("--base-model", metavar="MODEL", help="The model that it comes from.")
-    ] = _NEEDED,  # type: ignore[assignment]
+    ] = _NEEDED,
     out: Annotated[
         Path, typer.Option("--out-path", "--out", "-o", metavar="OUT", help="The adapter's folder.")
-    ] = _NEEDED,  # type: ignore[assignment]
+    ] = _NEEDED,
     max_rank: Annotated[int, typer.Option("--max-rank", help="The largest rank of a matrix's factors.")] = 128,
     energy: Annotated[
         float | None,

@@ -45,6 +45,7 @@ def plan(
         memory=memory,
         out_format=out_format,
         gguf_like=gguf_like,
+        cache=cache,
     )
     show_plan(schedule, out, answer, reflink=reflink, tensors=tensors)
 

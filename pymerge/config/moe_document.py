@@ -156,7 +156,8 @@ class _Reader:
             return None
         try:
             # YAML reads 1e-5 (no dot) as text.
-            number = float(node.value) if isinstance(node, Leaf) and not isinstance(node.value, bool) else math.nan  # type: ignore[arg-type]
+            value = node.value if isinstance(node, Leaf) else None
+            number = float(value) if isinstance(value, (str, float, int)) and not isinstance(value, bool) else math.nan
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if abs(number) <= _MOST:

@@ -11,14 +11,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
     "Decomposition",
-    "Method",
     "Wanted",
     "choose_method",
     "decompose",
@@ -28,7 +27,6 @@ __all__ = [
 ]
 
 Matrix: TypeAlias = npt.NDArray[Any]
-Method: TypeAlias = Literal["auto", "randomized", "exact"]
 
 #: Columns of the sketch beyond the rank that is asked for, and products with D D^T (q).
 OVERSAMPLING = 16
@@ -98,7 +96,7 @@ class Decomposition:
         return a, b
 
 
-def choose_method(shape: tuple[int, int], rank: int, method: Method) -> str:
+def choose_method(shape: tuple[int, int], rank: int, method: str) -> str:
     """What `auto` means for a matrix: a sketch where it has far fewer columns than the matrix."""
     if method != "auto":
         return method
@@ -115,9 +113,7 @@ def estimate_memory(shape: tuple[int, int], rank: int, method: str) -> int:
     return 4 * m * n + 4 * width * (3 * (m + n) + 4 * max(m, n)) + blocks
 
 
-def decompose(
-    delta: Matrix, wanted: Wanted, *, method: Method = "auto", seed: int = 0, name: str = ""
-) -> Decomposition:
+def decompose(delta: Matrix, wanted: Wanted, *, method: str = "auto", seed: int = 0, name: str = "") -> Decomposition:
     """Find the largest singular values of a matrix and their vectors.
 
     Args:

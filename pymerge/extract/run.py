@@ -207,7 +207,7 @@ def _extract_factors(part: Factors, options: Options) -> tuple[Extracted, Matrix
     if delta is None:
         return None
     wanted = Wanted(part.rank, options.energy, options.sv_epsilon)
-    found: Decomposition = decompose(delta, wanted, method=part.method, seed=options.seed, name=part.module)  # type: ignore[arg-type]
+    found: Decomposition = decompose(delta, wanted, method=part.method, seed=options.seed, name=part.module)
     turned = part.kind != "linear"
     a, b = (found.turned() if turned else found).factors(distribute=options.distribute_scale)
     a, b = (encode(np.ascontiguousarray(factor), part.dtype.name) for factor in (a, b))

@@ -138,7 +138,7 @@ class Sorter:
                 continue
             rows, columns = tensor.tuned.shape
             rank = min(self._options.max_rank, rows, columns)
-            method = choose_method((rows, columns), rank, self._options.method)  # type: ignore[arg-type]  # was checked
+            method = choose_method((rows, columns), rank, self._options.method)
             yield Factors(name, tensor.tuned, tensor.base, kind, rank, self._dtype(tensor.tuned), method)
 
     def _keep(self, name: str, role: str, saved: bool, tensors: list[WholeTensor]) -> Iterator[Whole]:

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pymerge import _core
+from pymerge.checkpoint.sources import PACKED
 from pymerge.kernels.common.convert import decode, encode
 from pymerge.kernels.pack import spec
 
@@ -44,6 +45,10 @@ def test_blocks_are_those_of_the_fields_writer(data: st.DataObject) -> None:
     for name in ("Q8_0", "BF16", "F16", "F32"):
         theirs = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name])
         assert np.array_equal(spec.run(values, name), theirs.view(np.uint8).reshape(-1)), name
+
+
+def test_sources_know_the_blocks_of_the_specification() -> None:
+    assert {name: block[::-1] for name, block in PACKED.items()} == spec.FORMATS
 
 
 @pytest.mark.parametrize("name", spec.FORMATS)

@@ -15,6 +15,7 @@ from gguf_toys import read_values, write_gguf
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 import pymerge
+from pymerge.api import lay_out, plan
 from pymerge.checkpoint import open_checkpoint
 from pymerge.config.values import ModelRef
 from pymerge.errors import NonFiniteError, RecipeError, ResourceError
@@ -132,6 +133,8 @@ def test_a_file_has_the_numbers_of_any_recipe(kind: str, pair: Callable[..., tup
     chosen = list_recipes(pair())[kind]
     pymerge.merge(chosen, here / "folder", seed=3)
     pymerge.merge(chosen, here / "out.gguf", seed=3)
+    planned = plan(chosen, seed=3)
+    assert lay_out(planned, here / "new.gguf").shards[0].size == (here / "out.gguf").stat().st_size
     folder, found = read_values(here / "folder"), read_file(here / "out.gguf")
     assert folder.keys() == found.keys()
     assert all(np.array_equal(folder[name], found[name]) for name in folder)
@@ -276,6 +279,35 @@ def test_what_cannot_be_written_is_refused_before_a_weight_is_read(
     with pytest.raises(RecipeError, match=message):
         pymerge.merge(recipe(toy(family), toy(family, seed=1)), here / out, **options)
     assert not (here / out).exists()
+
+
+def change_config(folder: Path, **changes: Any) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_ids_that_stand_for_no_token_are_left_out(pair: Callable[..., tuple[Path, Path]], here: Path) -> None:
+    models = pair()
+    change_config(models[0], pad_token_id=-1)
+    pymerge.merge(recipe(*models), here / "out.gguf")
+    assert "tokenizer.ggml.padding_token_id" not in read_pairs(here / "out.gguf")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rope_parameters": None, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "how positions are scaled"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "positions are scaled by 'dynamic'"),
+        ({"max_position_embeddings": 1 << 40}, "max_position_embeddings is .* correct it there"),
+    ],
+)
+def test_settings_that_cannot_be_written_are_named(
+    changes: dict[str, Any], message: str, pair: Callable[..., tuple[Path, Path]], here: Path
+) -> None:
+    models = pair()
+    change_config(models[0], **changes)
+    with pytest.raises(RecipeError, match=message):
+        pymerge.merge(recipe(*models), here / "out.gguf")
 
 
 def test_a_model_without_a_tokenizer_is_refused(toy: Callable[..., Path], here: Path) -> None:

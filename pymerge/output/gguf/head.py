@@ -107,10 +107,15 @@ def _write_tokenizer(plan: MergePlan, rows: int) -> dict[str, bytes]:
 def _check_like(header: GgufHeader, like: Path, architecture: str, rows: int | None) -> None:
     found = header.metadata.get("general.architecture")
     if found != architecture:
-        raise RecipeError(f"{like}: is of the architecture {str(found)[:100]!r}, and the merge of {architecture!r}")
+        raise RecipeError(
+            f"{like}: is of the architecture {str(found)[:100]!r}, and the merge of {architecture!r}; name a file "
+            "of that one"
+        )
     theirs = next((tensor.shape[0] for tensor in header.tensors if tensor.name == _EMBEDDING), None)
     if rows is not None and theirs != rows:
-        raise RecipeError(f"{like}: its vocabulary has {theirs} entries, and the merge has {rows}")
+        raise RecipeError(
+            f"{like}: its vocabulary has {theirs} entries, and the merge has {rows}; name a file with the same"
+        )
 
 
 def _take_pairs(path: Path, header: GgufHeader, without: str | None) -> dict[str, bytes]:

@@ -49,13 +49,19 @@ def describe_settings(
         pairs[f"{name}.rope.dimension_count"] = int(width * partial)
     if name == "llama":
         pairs[f"{name}.vocab_size"] = config.get("vocab_size")
-    scaled, constants = _describe_scaling(flat, name, width)
+    try:
+        scaled, constants = _describe_scaling(flat, name, width)
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise RecipeError(
+            f"config.json of the base does not say how positions are scaled ({type(error).__name__}: {error}); {_LIKE}"
+        ) from None
     return {**pairs, **scaled}, constants
 
 
 def _check_number(value: Any, key: str, real: bool) -> Value:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
-        raise RecipeError(f"config.json of the base: {key} is {str(value)[:100]}, and a number is expected")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 32:
+        what = f"config.json of the base: {key} is {str(value)[:100]}"
+        raise RecipeError(f"{what}, and a number from 0 to {(1 << 32) - 1} is expected; correct it there")
     return float(value) if real else int(value)
 
 

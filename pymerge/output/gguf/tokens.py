@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pymerge.errors import RecipeError
+from pymerge.errors import FormatError, RecipeError
 from pymerge.output.gguf.pairs import Integers, Value
 from pymerge.vocabulary.reading import role_text
 from pymerge.vocabulary.templates import find_template
@@ -44,6 +44,7 @@ def describe_tokenizer(tokenizer: Tokenizer, rows: int, config: Mapping[str, Any
 
     Raises:
         RecipeError: llama.cpp knows no tokenizer of that kind, or none that cuts words that way.
+        FormatError: merges are damaged.
     """
     tokens, kinds = _list_tokens(tokenizer, rows)
     pairs: dict[str, Value | None] = {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
@@ -64,8 +65,10 @@ def describe_tokenizer(tokenizer: Tokenizer, rows: int, config: Mapping[str, Any
     for role, key in _IDS.items():
         text = role_text(tokenizer.settings, role)
         number = tokenizer.ids.get(text) if text else None
-        if number is None and isinstance(config.get(f"{role}_id"), int):
-            number = config[f"{role}_id"]
+        if number is None:
+            # Some configs say -1 where there is none.
+            said = config.get(f"{role}_id")
+            number = said if type(said) is int and 0 <= said < rows else None
         pairs[f"tokenizer.ggml.{key}_token_id"] = number
     pairs["tokenizer.chat_template"] = find_template(tokenizer.folder, tokenizer.files)
     return pairs
@@ -97,8 +100,13 @@ def _list_merges(document: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pairs in the order in which they are merged; older files write a pair as one text."""
     found = []
     for entry in document["model"].get("merges") or ():
-        left, right = entry.split(" ", 1) if isinstance(entry, str) else entry
-        found.append((left, right))
+        pair = tuple(entry.split(" ", 1)) if isinstance(entry, str) else entry
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(each, str) for each in pair):
+            raise FormatError(
+                f"tokenizer.json of the base: an entry of merges is no pair ({str(entry)[:100]}); take the tokenizer's "
+                "files from another copy of the model"
+            )
+        found.append((pair[0], pair[1]))
     return found
 
 
