@@ -32,7 +32,7 @@ DTYPES: dict[str, tuple[str, Any]] = {
 #: Short name: the one in recipes and in config.json.
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 # A prime-like length, so that successive tensors see different parts of the block.
-BLOCK = (1 << 22) - 3
+BLOCK = (1 << 22) - 25033
 
 Fill = Callable[[BinaryIO, int], None]
 

@@ -16,7 +16,7 @@ namespace {
 // 16 octaves of 16 classes: a row's outliers may be far above the rest, so octaves are many; and a
 // class is a byte. With 512 classes rows of 1,024 took 0.25 ns an element more.
 inline constexpr int kClassBits = 4;
-inline constexpr int kClasses = 256;
+using plain::kClasses;
 // Rows up to this are ranked by comparing: counting looks at every class.
 inline constexpr int kShortRow = 48;
 
@@ -96,10 +96,11 @@ class Chances {
   Chances(const Rule& rule, int n)
       : middle_(rule.density * 65536.0 + 0.5),
         slope_(rule.epsilon * 65536.0 / std::max(1, n - 1)) {}
+  // Comparisons in the order of the processor's own minimum and maximum.
   std::uint16_t operator()(int steps) const {
     const double threshold = middle_ + slope_ * steps;
-    return static_cast<std::uint16_t>(
-        static_cast<int>(std::min(std::max(threshold, 1.0), 65535.0)));
+    const double positive = threshold > 1.0 ? threshold : 1.0;
+    return static_cast<std::uint16_t>(static_cast<int>(positive < 65535.0 ? positive : 65535.0));
   }
 
  private:
@@ -122,8 +123,6 @@ inline void rank_short(const Chances& chances, const std::uint8_t* classes, int 
 inline void rank_long(const Chances& chances, const std::uint8_t* classes, int n,
                       std::uint16_t* __restrict thresholds) {
   std::uint32_t counts[4][kClasses];
-  int steps[kClasses];
-  std::uint16_t table[kClasses];
   std::memset(counts, 0, sizeof counts);
   const int whole = n / 8 * 8;
   for (int i = 0; i < whole; i += 8) {
@@ -132,23 +131,21 @@ inline void rank_long(const Chances& chances, const std::uint8_t* classes, int n
     for (int k = 0; k < 8; ++k) ++counts[k % 4][eight >> (8 * k) & 0xff];
   }
   for (int i = whole; i < n; ++i) ++counts[0][classes[i]];
+  // One loop each, so that all but the sums are vectors.
+  std::uint32_t totals[kClasses];
+  int steps[kClasses];
+  std::uint16_t table[kClasses];
+  for (int c = 0; c < kClasses; ++c) {
+    totals[c] = counts[0][c] + counts[1][c] + counts[2][c] + counts[3][c];
+  }
   int below = -n;
   for (int c = 0; c < kClasses; ++c) {
-    const auto count = static_cast<int>(counts[0][c] + counts[1][c] + counts[2][c] + counts[3][c]);
+    const auto count = static_cast<int>(totals[c]);
     steps[c] = below + count;
     below += 2 * count;
   }
   for (int c = 0; c < kClasses; ++c) table[c] = chances(steps[c]);
-  for (int i = 0; i < whole; i += 4) {
-    std::uint32_t four;
-    std::memcpy(&four, classes + i, sizeof four);
-    std::uint64_t made = 0;
-    for (int k = 0; k < 4; ++k) {
-      made |= std::uint64_t{table[four >> (8 * k) & 0xff]} << (16 * k);
-    }
-    std::memcpy(thresholds + i, &made, sizeof made);
-  }
-  for (int i = whole; i < n; ++i) thresholds[i] = table[classes[i]];
+  simd::look_up(table, totals, classes, n, thresholds);
 }
 
 // Ranks the segments that elements [begin, begin + n) lie in, as many as one run holds.

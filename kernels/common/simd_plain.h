@@ -106,6 +106,14 @@ inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
   for (int i = 0; i < kDraws; ++i) draws[i] = (bits[i / 8] >> (i % 8) & 1) != 0 ? 0 : 0xffff;
 }
 
+// out[i] = table[classes[i]]; `counts`: how often each class occurs.
+inline constexpr int kClasses = 256;
+
+inline void look_up(const std::uint16_t* table, [[maybe_unused]] const std::uint32_t* counts,
+                    const std::uint8_t* classes, int n, std::uint16_t* out) {
+  for (int i = 0; i < n; ++i) out[i] = table[classes[i]];
+}
+
 // No vectors of its own: what needs them is written as loops for the compiler.
 struct Vector {
   static constexpr int kWidth = 0;

@@ -118,6 +118,59 @@ inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
   }
 }
 
+// A shuffle looks bytes up among sixteen, so classes are taken sixteen at a time, and those steps
+// are left out of which no class occurs: about half of them in real rows.
+inline void look_up(const std::uint16_t* table, const std::uint32_t* counts,
+                    const std::uint8_t* classes, int n, std::uint16_t* out) {
+  constexpr int kStep = 16;
+  struct Step {
+    alignas(32) __m256i first;
+    __m256i low, high;  // bytes of what is looked up, twice
+  };
+  Step steps[plain::kClasses / kStep];
+  int used = 0;
+  for (int first = 0; first < plain::kClasses; first += kStep) {
+    std::uint32_t any = 0;
+    for (int k = 0; k < kStep; ++k) any |= counts[first + k];
+    if (any == 0) continue;
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(table + first));
+    const auto pack = [](__m256i bytes) {
+      const __m128i both =
+          _mm_packus_epi16(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1));
+      return _mm256_broadcastsi128_si256(both);
+    };
+    steps[used++] = {_mm256_set1_epi8(static_cast<char>(first)),
+                     pack(_mm256_and_si256(words, _mm256_set1_epi16(0xff))),
+                     pack(_mm256_srli_epi16(words, 8))};
+  }
+  // Saturates beyond the step to where a shuffle gives zero.
+  const __m256i bias = _mm256_set1_epi8(0x80 - kStep);
+  constexpr int kAtOnce = 2;
+  int i = 0;
+  for (; i + 32 * kAtOnce <= n; i += 32 * kAtOnce) {
+    __m256i input[kAtOnce], low[kAtOnce], high[kAtOnce];
+    for (int v = 0; v < kAtOnce; ++v) {
+      input[v] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(classes + i + 32 * v));
+      low[v] = high[v] = _mm256_setzero_si256();
+    }
+    for (int s = 0; s < used; ++s) {
+      for (int v = 0; v < kAtOnce; ++v) {
+        const __m256i index = _mm256_adds_epu8(_mm256_sub_epi8(input[v], steps[s].first), bias);
+        low[v] = _mm256_or_si256(low[v], _mm256_shuffle_epi8(steps[s].low, index));
+        high[v] = _mm256_or_si256(high[v], _mm256_shuffle_epi8(steps[s].high, index));
+      }
+    }
+    for (int v = 0; v < kAtOnce; ++v) {
+      const __m256i a = _mm256_unpacklo_epi8(low[v], high[v]);
+      const __m256i b = _mm256_unpackhi_epi8(low[v], high[v]);
+      auto* const to = reinterpret_cast<__m256i*>(out + i + 32 * v);
+      _mm256_storeu_si256(to, _mm256_permute2x128_si256(a, b, 0x20));
+      _mm256_storeu_si256(to + 1, _mm256_permute2x128_si256(a, b, 0x31));
+    }
+  }
+  plain::look_up(table, counts, classes + i, n - i, out + i);
+}
+
 // For every mask of eight lanes those that are in it, in order; the rest is not read.
 struct FirstLanes {
   constexpr FirstLanes() {

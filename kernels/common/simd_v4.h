@@ -106,6 +106,28 @@ inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
   }
 }
 
+// The table stays in registers: a permutation looks up among 64 half words of it.
+inline void look_up(const std::uint16_t* table, const std::uint32_t* counts,
+                    const std::uint8_t* classes, int n, std::uint16_t* out) {
+  __m512i words[8];
+  for (int k = 0; k < 8; ++k) words[k] = _mm512_loadu_si512(table + 32 * k);
+  const __m512i odd = _mm512_set1_epi16(64);
+  const __m512i upper = _mm512_set1_epi16(128);
+  int i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m512i index =
+        _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(classes + i)));
+    const __mmask32 is_odd = _mm512_test_epi16_mask(index, odd);
+    const auto among = [&](const __m512i* half) {
+      return _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(half[0], index, half[1]), is_odd,
+                                   _mm512_permutex2var_epi16(half[2], index, half[3]));
+    };
+    const __mmask32 is_upper = _mm512_test_epi16_mask(index, upper);
+    _mm512_storeu_si512(out + i, _mm512_mask_mov_epi16(among(words), is_upper, among(words + 4)));
+  }
+  plain::look_up(table, counts, classes + i, n - i, out + i);
+}
+
 // Sixteen float32 lanes and what merging does with them; see simd.h.
 struct Vector {
   using Real = __m512;

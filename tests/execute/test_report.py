@@ -58,6 +58,18 @@ def test_the_report_is_of_this_merge(tmp_path: Path, made: Schedule) -> None:
         assert 0 < report.peak_anonymous <= report.peak_resident
 
 
+def test_columns_of_their_own_scale_cost_no_further_pass(tmp_path: Path) -> None:
+    """The sample by which a select knows where to look must see all columns, whatever a row's length."""
+    base = np.zeros((1024, 2048), np.float32)
+    tuned = np.random.default_rng(0).standard_normal(base.shape, np.float32)
+    tuned[:, :64] *= 50
+    models = merges.write_models(tmp_path, [{"layers.0.weight": base}, {"layers.0.weight": tuned}])
+    recipe = make_recipe("ties", models, dtype="float32")
+    recipe["models"][0]["parameters"] = {"weight": 1.0, "density": 0.5}
+    report, _ = execute_in(tmp_path / "out", schedule(recipe))
+    assert report.read == 2 * 2 * base.nbytes
+
+
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
 def test_files_get_the_mode_that_the_umask_asks_for(tmp_path: Path, made: Schedule, umask: int) -> None:
     before = os.umask(umask)
