@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pymerge.verify.compare import compare
     from pymerge.verify.folder import verify
 
-    __version__: str
+# The only place that says it: the build reads it from here.
+__version__ = "0.1.0"
 
 __all__ = [
     "MergeReport",
@@ -75,15 +76,9 @@ sys.modules[__name__].__class__ = _Package
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
-        if name == "__version__":
-            from importlib.metadata import version
-
-            value = version("pymerge")
-        elif name in _HOMES:
-            value = getattr(import_module(_HOMES[name]), name)
-        else:
+        if name not in _HOMES:
             raise AttributeError(f"module 'pymerge' has no attribute {name!r}")
-        globals()[name] = value
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
         return value
 
 

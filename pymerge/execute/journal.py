@@ -15,7 +15,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -198,7 +197,7 @@ def _name_holder(descriptor: int) -> str:
 
 def _describe_process() -> dict[str, Any]:
     since = time.strftime("%Y-%m-%d %H:%M:%S")
-    return {"process": os.getpid(), "host": socket.gethostname(), "since": since}
+    return {"process": os.getpid(), "host": os.uname().nodename, "since": since}
 
 
 def _read_all(descriptor: int) -> bytes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import platform
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ def describe_machine() -> dict[str, Any]:
     """What may matter to somebody who wants the same result again."""
     from pymerge import _core
 
+    # Not `platform`, whose import is a part of the start of every merge.
+    system = os.uname()
     return {
-        "system": platform.system(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
+        "system": system.sysname,
+        "machine": system.machine,
+        "python": sys.version.partition(" ")[0],
         "isa": _core.active_isa(),
     }
 

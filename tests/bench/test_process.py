@@ -37,6 +37,11 @@ def test_variables_reach_the_process() -> None:
     assert run(python("import os; print(os.environ['A'])"), {"A": "b"}).stdout == "b\n"
 
 
+def test_python_keeps_what_it_compiles_as_users_pythons_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert run(python("import sys; print(sys.dont_write_bytecode)")).stdout == "False\n"
+
+
 def test_a_failure_shows_what_the_command_said() -> None:
     with pytest.raises(CommandFailedError, match="status 3:\nno such model"):
         run(python("import sys; sys.stderr.write('no such model'); sys.exit(3)"))
