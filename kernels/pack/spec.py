@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..common.convert import Array, encode
+from ..common.convert import NUMPY_DTYPES, Array, encode
 
-__all__ = ["FORMATS", "run"]
+__all__ = ["FORMATS", "nonfinite", "run"]
 
 PASSES = 1
 #: Format -> (elements, bytes) of a block.
@@ -66,3 +66,14 @@ def run(values: Array, name: str) -> Array:
     out[:, :2] = encode(half, "float16").view(np.uint8).reshape(-1, 2)
     out[:, 2:] = np.where(usable[:, None], rounded, 0).astype(np.int8).view(np.uint8)
     return out.reshape(-1)
+
+
+def nonfinite(stored: Array, name: str) -> Array:
+    """Which elements of what `run` made are not finite: bool [n]."""
+    elements, size = FORMATS[name]
+    if name != "Q8_0":
+        kept = stored.view(NUMPY_DTYPES[_DTYPES[name]])
+    else:
+        kept = np.repeat(stored.reshape(-1, size)[:, :2].copy().view(np.float16).reshape(-1), elements)
+    bad: Array = ~np.isfinite(kept)
+    return bad

@@ -23,7 +23,7 @@ from pymerge.kernels.rows import spec as rows
 from pymerge.ops import Combine, Copy
 from pymerge.plan.values import Staged
 
-__all__ = ["read_source"]
+__all__ = ["pack_source", "read_source"]
 
 
 def read_source(source: Source) -> Array:
@@ -94,12 +94,24 @@ def _read_given(source: Given) -> Array:
     return np.frombuffer(source.data, np.float32)
 
 
-def _read_packed(source: Packed) -> Array:
-    stored = decode(read_source(source.source), "float32")
+def pack_source(source: Packed) -> tuple[Array, int, int]:
+    """The bytes of a packed tensor, uint8 [count]; how many elements are not finite there; the flat index of the first.
+
+    Of a block that is not as a whole, the first is the one that is to blame, where there is one.
+    """
+    values = decode(read_source(source.source), "float32")
+    blocks = pack.run(values, source.form)
     packed = np.zeros(source.count, np.uint8)
-    blocks = pack.run(stored, source.form)
     packed[: blocks.size] = blocks
-    return packed
+    bad = np.flatnonzero(pack.nonfinite(blocks, source.form))
+    if not bad.size:
+        return packed, 0, -1
+    first = int(bad[0])
+    return packed, bad.size, first + int(np.argmin(np.isfinite(values[first : first + pack.FORMATS[source.form][0]])))
+
+
+def _read_packed(source: Packed) -> Array:
+    return pack_source(source)[0]
 
 
 _READERS: dict[type[Any], Callable[[Any], Array]] = {

@@ -9,7 +9,7 @@ import numpy as np
 from pymerge import _core
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.values import Source
-from pymerge.execute.derived import read_source
+from pymerge.execute.derived import pack_source, read_source
 from pymerge.execute.feeders import StreamFeeder, find_copied, find_packed
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.ops import Combine, Measure
@@ -28,6 +28,8 @@ class HostFeeder:
         self._ops = ops
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
+        self._nonfinite: list[tuple[int, int, int]] = []
+        self._first: dict[tuple[int, int], int] = {}
 
     def tensor(self, source: Source) -> _core.Tensor:
         """See `Feeder`."""
@@ -47,8 +49,12 @@ class HostFeeder:
             return
         packed = find_packed(task)
         if packed is not None:
-            # Not a combine: what is packed is counted by the engine alone.
-            self._engine.fill_bytes(shard, segment, read_source(packed))
+            # The engine counts numbers, and these are bytes to it.
+            stored, bad, first = pack_source(packed)
+            if bad:
+                self._nonfinite.append((shard, segment, bad))
+                self._first[shard, segment] = first
+            self._engine.fill_bytes(shard, segment, stored)
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)
@@ -64,11 +70,13 @@ class HostFeeder:
 
     def take_nonfinite(self) -> list[tuple[int, int, int]]:
         """What was found; see `Feeder`."""
-        return self._stream.take_nonfinite()
+        found, self._nonfinite = self._nonfinite, []
+        return found + self._stream.take_nonfinite()
 
     def locate_nonfinite(self, shard: int, segment: int) -> int:
         """See `Feeder`."""
-        return self._stream.locate_nonfinite(shard, segment)
+        first = self._first.get((shard, segment))
+        return self._stream.locate_nonfinite(shard, segment) if first is None else first
 
     def close(self) -> None:
         """Nothing runs beside the engine."""

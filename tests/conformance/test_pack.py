@@ -86,3 +86,4 @@ def test_what_is_not_finite_is_counted(level: str, name: str, values: list[float
     array = np.array(values, np.float32)
     out = np.empty(array.size // spec.FORMATS[name][0] * spec.FORMATS[name][1], np.uint8)
     assert _core.Tensor.from_buffer(array, "F32").pack_into(name, 0, out) == bad
+    assert np.count_nonzero(spec.nonfinite(spec.run(array, name), name)) == bad

@@ -245,9 +245,10 @@ def test_an_unfinished_file_is_gone_on_with(
     assert (here / "out.gguf").read_bytes() == (here / "whole" / "out.gguf").read_bytes()
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize(("form", "cause"), [("f16", "overflowed in F16"), ("q8_0", "model2")])
 def test_what_overflows_stops_the_merge(
-    form: str, cause: str, pair: Callable[..., tuple[Path, Path]], here: Path
+    form: str, cause: str, backend: str, pair: Callable[..., tuple[Path, Path]], here: Path
 ) -> None:
     from safetensors.numpy import load_file, save_file
 
@@ -257,8 +258,13 @@ def test_what_overflows_stops_the_merge(
     tensors["model.layers.1.self_attn.q_proj.weight"][3, 5] = np.inf if form == "q8_0" else 1e30
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(NonFiniteError, match=rf"blk\.1\.attn_q\.weight.*index 197 .*{cause}"):
-        pymerge.merge(recipe(*models), here / "out.gguf", out_format=f"gguf:{form}")
+        pymerge.merge(recipe(*models), here / "out.gguf", out_format=f"gguf:{form}", backend=backend)
     assert not (here / "out.gguf").exists()
+    report = pymerge.merge(
+        recipe(*models), here / "out.gguf", out_format=f"gguf:{form}", backend=backend, allow_nonfinite=True
+    )
+    # A block of Q8_0 is not finite as a whole.
+    assert report.execution.nonfinite == {"blk.1.attn_q.weight": 1 if form == "f16" else 32}
 
 
 @pytest.mark.parametrize(
