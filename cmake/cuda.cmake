@@ -45,4 +45,6 @@ target_include_directories(_cuda PRIVATE csrc kernels)
 target_compile_options(_cuda PRIVATE
   "$<$<COMPILE_LANGUAGE:CXX>:${PYMERGE_FLAGS};-O2>"
   "$<$<COMPILE_LANGUAGE:CUDA>:--fmad=false;--threads=2;-Xcompiler=-Wall,-ffp-contract=off>")
+target_precompile_headers(_cuda PRIVATE
+  "$<$<COMPILE_LANGUAGE:CXX>:<pybind11/pybind11.h$<ANGLE-R>>" "$<$<COMPILE_LANGUAGE:CXX>:<pybind11/stl.h$<ANGLE-R>>")
 install(TARGETS _cuda DESTINATION pymerge)

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
@@ -26,21 +27,21 @@ class VectorInput {
  public:
   VectorInput() = default;
   VectorInput(const Operand& tensor, std::int64_t begin)
-      : data_(static_cast<const Item*>(tensor.data) + (begin - tensor.first)) {}
+      : data_(static_cast<const std::byte*>(tensor.data) +
+              (begin - tensor.first) * item_size(dtype)) {}
 
   auto operator[](std::int64_t i) const {
     if constexpr (dtype == DType::kBF16) {
-      return V::decode_bf16(data_ + i);
+      return V::decode_bf16(static_cast<const plain::Half*>(data_) + i);
     } else if constexpr (dtype == DType::kF16) {
-      return V::decode_f16(data_ + i);
+      return V::decode_f16(static_cast<const plain::Half*>(data_) + i);
     } else {
-      return V::load(data_ + i);
+      return V::load(static_cast<const plain::Float*>(data_) + i);
     }
   }
 
  private:
-  using Item = std::conditional_t<dtype == DType::kF32, plain::Float, plain::Half>;
-  const Item* data_ = nullptr;
+  const void* data_ = nullptr;
 };
 
 // Appends the keys in [low, low + width] to `out`, in order; returns how many. `out` has room for
