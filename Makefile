@@ -82,7 +82,8 @@ $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STA
 # Level v4's own instructions as loops, and the tests of kernels with them: for machines without AVX-512.
 EMULATED_V4 := build/v4
 # Left out: what needs more than the module, or another process with it.
-V4_TESTS := tests/conformance --ignore=tests/conformance/test_numerics.py tests/execute/test_bytes.py tests/execute/test_masks.py tests/native/test_levels.py
+V4_TESTS := tests/conformance --ignore=tests/conformance/test_numerics.py \
+	tests/execute/test_bytes.py tests/execute/test_masks.py tests/native/test_levels.py
 test-v4: $(STAMPS)/test $(STAMPS)/tools
 	@echo 'building the compiled module for the instruction set v4, emulated'
 	@$(PIP) install -q --no-build-isolation --no-deps --upgrade --target $(EMULATED_V4)/site -C build-dir=$(EMULATED_V4)/build \

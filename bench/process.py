@@ -89,9 +89,8 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Usage:
 
     Args:
         command: program and arguments; the program is looked up on the path.
-        environment: variables on top of this process's. Of those, one that keeps Python from keeping what it has
-            compiled is left out: who merges has it compiled since the second merge, and it takes as long as the rest
-            of a start.
+        environment: variables on top of this process's. PYTHONDONTWRITEBYTECODE is left out: users' modules are
+            compiled since their first merge, and compiling is a third of a start.
 
     Raises:
         CommandFailedError: it could not be started, or its status was not 0.

@@ -106,9 +106,9 @@ inline void unpack_draws(const std::uint8_t* bits, std::uint16_t* draws) {
   for (int i = 0; i < kDraws; ++i) draws[i] = (bits[i / 8] >> (i % 8) & 1) != 0 ? 0 : 0xffff;
 }
 
-// out[i] = table[classes[i]]; `counts`: how often each class occurs.
 inline constexpr int kClasses = 256;
 
+// out[i] = table[classes[i]]; `counts`: how often each class occurs.
 inline void look_up(const std::uint16_t* table, [[maybe_unused]] const std::uint32_t* counts,
                     const std::uint8_t* classes, int n, std::uint16_t* out) {
   for (int i = 0; i < n; ++i) out[i] = table[classes[i]];

@@ -124,7 +124,7 @@ inline void look_up(const std::uint16_t* table, const std::uint32_t* counts,
                     const std::uint8_t* classes, int n, std::uint16_t* out) {
   constexpr int kStep = 16;
   struct Step {
-    alignas(32) __m256i first;
+    __m256i first;
     __m256i low, high;  // bytes of what is looked up, twice
   };
   Step steps[plain::kClasses / kStep];
