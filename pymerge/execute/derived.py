@@ -110,10 +110,6 @@ def pack_source(source: Packed) -> tuple[Array, int, int]:
     return packed, bad.size, first + int(np.argmin(np.isfinite(values[first : first + pack.FORMATS[source.form][0]])))
 
 
-def _read_packed(source: Packed) -> Array:
-    return pack_source(source)[0]
-
-
 _READERS: dict[type[Any], Callable[[Any], Array]] = {
     StoredTensor: _read_stored,
     Rows: _read_rows,
@@ -122,5 +118,4 @@ _READERS: dict[type[Any], Callable[[Any], Array]] = {
     Dequantized: _read_dequantized,
     Noise: _read_noise,
     Given: _read_given,
-    Packed: _read_packed,
 }

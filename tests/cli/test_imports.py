@@ -27,14 +27,18 @@ def test_a_small_command_loads_neither_arrays_nor_rich(command: str) -> None:
     assert not loaded_by(code) & (HEAVY - {"typer", "yaml"})
 
 
-def test_the_api_needs_no_torch() -> None:
-    assert not loaded_by("import pymerge; pymerge.merge, pymerge.plan") & {
-        "torch",
-        "transformers",
-        "rich",
-        "typer",
-        "huggingface_hub",
-    }
+def test_the_api_needs_no_torch_and_little_of_the_standard_library() -> None:
+    # email comes with importlib.metadata.
+    needless = {"torch", "transformers", "rich", "typer", "huggingface_hub", "platform", "socket", "email"}
+    assert not loaded_by("import pymerge; pymerge.__version__, pymerge.merge, pymerge.plan") & needless
+
+
+def test_the_installed_version_is_what_the_package_says() -> None:
+    from importlib.metadata import version
+
+    import pymerge
+
+    assert version("pymerge") == pymerge.__version__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
