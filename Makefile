@@ -85,13 +85,13 @@ $(STAMPS)/sanitized: $(SOURCES) $(shell find pymerge kernels -name '*.py') $(STA
 
 # Level v4's own instructions as loops, and the tests of kernels with them: for machines without AVX-512.
 EMULATED_V4 := build/v4
-# Left out: what needs more than the module, or another process with it.
+# Left out: what needs more than the module, other levels, or another process.
 V4_TESTS := tests/conformance --ignore=tests/conformance/test_numerics.py \
 	tests/execute/test_bytes.py tests/execute/test_masks.py tests/native/test_levels.py
 test-v4: $(STAMPS)/test $(STAMPS)/tools $(STAMPS)/core
 	@echo 'building the compiled module for the instruction set v4, emulated'
 	@$(call BUILD_APART,$(EMULATED_V4)) -q -C cmake.define.PYMERGE_EMULATE_V4=ON -C cmake.define.PYMERGE_ONLY_LEVEL=v4 .
-	@$(call TEST_APART,$(EMULATED_V4)) $(PYTEST_APART) -k 'v4 and not environment' $(V4_TESTS)
+	@$(call TEST_APART,$(EMULATED_V4)) $(PYTEST_APART) -k 'not (environment or unless_told or does_not_exist or listed)' $(V4_TESTS)
 
 # With the machine's own Python, which holds the torch that fits its driver; beside it, not in it. On all
 # processors if it can: Triton compiles every variant when it is first met.

@@ -8,7 +8,7 @@ from typing import Any
 import kernel_cases as cases
 import numpy as np
 import pytest
-from conformance.test_bits import combine_both, same_answer
+from conformance.test_bits import combine_both
 
 from pymerge.backends.protocol import Ops
 from pymerge.backends.reference import ReferenceOps
@@ -29,7 +29,7 @@ def check(ops: Ops, operands: list[Any], models: int, compute: str, dtype: str) 
     if models <= 9:
         for measure in (Gram(sources), Gram(sources, 0), Gram(sources, None, LINES)):
             answers = [each.measure(measure, operands, BY_NAME[compute]) for each in (ops, ReferenceOps())]
-            assert same_answer(*answers), measure
+            assert cases.same_answer(*answers), measure
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])

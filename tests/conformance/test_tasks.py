@@ -7,7 +7,7 @@ from typing import Any
 import kernel_cases as cases
 import numpy as np
 import pytest
-from conformance.test_bits import combine_both, same_answer
+from conformance.test_bits import combine_both
 
 from pymerge.backends.protocol import Ops
 from pymerge.backends.reference import ReferenceOps
@@ -75,4 +75,4 @@ def test_any_number_of_task_vectors(ops: Ops, models: int, dtype: str, kinds: st
         MaskedSum(sources, rules, None, "linf"),
     ):
         answers = [each.measure(measure, operands, BY_NAME[compute]) for each in (ops, ReferenceOps())]
-        assert same_answer(*answers), measure
+        assert cases.same_answer(*answers), measure
