@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,9 @@ def fingerprint(model: Checkpoint, *, whole: bool = False) -> dict[str, Any]:
     """
     files = [_describe(path, size, mtime, model.remote.get(path)) for path, size, mtime in model.files]
     if whole:
+        # Brings logging along, which other merges do without.
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(_READERS) as readers:
             digests = readers.map(_digest_whole, (path for path, *_ in model.files), files)
             for file, digest in zip(files, digests, strict=True):

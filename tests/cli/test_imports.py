@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import toys
+
+from pymerge.cli import COMMANDS
 
 HEAVY = {"torch", "triton", "transformers", "numpy", "rich", "jinja2", "yaml", "typer", "huggingface_hub"}
 
@@ -25,6 +29,28 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_a_small_command_loads_neither_arrays_nor_rich(command: str) -> None:
     code = f"from pymerge.cli import app\ntry: app({command.split()!r})\nexcept SystemExit as end: assert not end.code"
     assert not loaded_by(code) & (HEAVY - {"typer", "yaml"})
+
+
+def test_a_merge_loads_its_own_command_alone(tmp_path: Path) -> None:
+    for seed in range(2):
+        toys.write_llama(tmp_path / str(seed), seed=seed, layers=1, width=16)
+    recipe = tmp_path / "recipe.yml"
+    models = ", ".join(f"{{model: {tmp_path / str(seed)}, parameters: {{weight: 0.5}}}}" for seed in range(2))
+    recipe.write_text(f"{{merge_method: linear, models: [{models}]}}")
+    command = ["merge", str(recipe), str(tmp_path / "out"), "--backend", "cpu", "--format", "quiet"]
+    code = f"from pymerge.cli import app\ntry: app({command!r})\nexcept SystemExit as end: assert not end.code"
+    script = f"{code}\nimport sys; print('LOADED', *sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    loaded = set(answer.rsplit("LOADED", 1)[1].split())
+    assert "pymerge.cli.merge" in loaded
+    others = {f"pymerge.cli.{name.replace('-', '_')}" for name in COMMANDS} - {"pymerge.cli.merge", "pymerge.cli.plan"}
+    assert not loaded & {*others, "numpy", "concurrent.futures", "rich"}
+
+
+def test_an_unknown_command_is_told_with_those_that_it_may_be() -> None:
+    done = subprocess.run([sys.executable, "-m", "pymerge", "merge-file"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Did you mean 'merge-files'" in done.stderr
 
 
 def test_the_api_needs_no_torch_and_little_of_the_standard_library() -> None:
