@@ -38,7 +38,7 @@ _make_app = partial(typer.Typer, add_completion=False, rich_markup_mode=None, pr
 
 
 class Commands(GuardedGroup):
-    """The commands, each loaded when it is asked for: to load all takes 60 ms, a quarter of a merge's start."""
+    """The commands, each loaded when it is asked for: Typer needs the types of all options of all that are there."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all."""

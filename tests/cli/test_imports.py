@@ -14,11 +14,21 @@ from pymerge.cli import COMMANDS
 HEAVY = {"torch", "triton", "transformers", "numpy", "rich", "jinja2", "yaml", "typer", "huggingface_hub"}
 
 
-def loaded_by(code: str) -> set[str]:
-    """Top-level packages that a fresh interpreter has loaded after `code`."""
-    script = f"{code}\nimport sys; print('LOADED', *{{name.split('.')[0] for name in sys.modules}})"
+def modules_after(code: str) -> set[str]:
+    """What a fresh interpreter has loaded after `code`."""
+    script = f"{code}\nimport sys; print('LOADED', *sys.modules)"
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     return set(answer.rsplit("LOADED", 1)[1].split())
+
+
+def loaded_by(code: str) -> set[str]:
+    """Of these, the top-level packages."""
+    return {name.split(".")[0] for name in modules_after(code)}
+
+
+def running(*command: str) -> str:
+    """The code that runs a command line."""
+    return f"from pymerge.cli import app\ntry: app({command!r})\nexcept SystemExit as end: assert not end.code"
 
 
 def test_importing_the_package_loads_nothing() -> None:
@@ -27,8 +37,7 @@ def test_importing_the_package_loads_nothing() -> None:
 
 @pytest.mark.parametrize("command", ["methods", "methods ties", "--version", "merge --help"])
 def test_a_small_command_loads_neither_arrays_nor_rich(command: str) -> None:
-    code = f"from pymerge.cli import app\ntry: app({command.split()!r})\nexcept SystemExit as end: assert not end.code"
-    assert not loaded_by(code) & (HEAVY - {"typer", "yaml"})
+    assert not loaded_by(running(*command.split())) & (HEAVY - {"typer", "yaml"})
 
 
 def test_a_merge_loads_its_own_command_alone(tmp_path: Path) -> None:
@@ -37,11 +46,9 @@ def test_a_merge_loads_its_own_command_alone(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yml"
     models = ", ".join(f"{{model: {tmp_path / str(seed)}, parameters: {{weight: 0.5}}}}" for seed in range(2))
     recipe.write_text(f"{{merge_method: linear, models: [{models}]}}")
-    command = ["merge", str(recipe), str(tmp_path / "out"), "--backend", "cpu", "--format", "quiet"]
-    code = f"from pymerge.cli import app\ntry: app({command!r})\nexcept SystemExit as end: assert not end.code"
-    script = f"{code}\nimport sys; print('LOADED', *sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    loaded = set(answer.rsplit("LOADED", 1)[1].split())
+    loaded = modules_after(
+        running("merge", str(recipe), str(tmp_path / "out"), "--backend", "cpu", "--format", "quiet")
+    )
     assert "pymerge.cli.merge" in loaded
     others = {f"pymerge.cli.{name.replace('-', '_')}" for name in COMMANDS} - {"pymerge.cli.merge", "pymerge.cli.plan"}
     assert not loaded & {*others, "numpy", "concurrent.futures", "rich"}

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from execute.merges import forced, levels
 
 from pymerge import _core
 from pymerge.backends.cpu import CpuOps
@@ -21,7 +22,6 @@ from pymerge.backends.protocol import Ops
 from pymerge.dtypes import DType
 from pymerge.ops import Combine, MaskRule, Measure
 
-LEVELS = [name for name, _ in _core.isa_levels()]
 UNDER_TEST = os.environ.get("PYMERGE_TEST_BACKEND", "cpu")
 #: It imports tools/, which are not there where pymerge is imported from an installation.
 collect_ignore = [] if UNDER_TEST == "cpu" else ["test_numerics.py"]
@@ -39,17 +39,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = kept
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=levels())
 def level(request: pytest.FixtureRequest) -> Iterator[str]:
     """One instruction-set level, in force during the test."""
-    supported = dict(_core.isa_levels())
-    if not supported[request.param]:
-        pytest.skip(f"needs ISA {request.param}")
-    before = _core.active_isa()
-    _core.force_isa(request.param)
-    assert _core.active_isa() == request.param
-    yield request.param
-    _core.force_isa(before)
+    with forced(request.param):
+        yield request.param
 
 
 @pytest.fixture(params=[1, 2, 7])
@@ -78,21 +72,18 @@ class EachLevel:
         self.levels = [name for name, supported in _core.isa_levels() if supported]
 
     def _at_each(self, run: Callable[[], Any]) -> Any:
-        before = _core.active_isa()
         answers = []
-        try:
-            for level in self.levels:
-                _core.force_isa(level)
+        for level in self.levels:
+            with forced(level):
                 answers.append(run())
-                # To the sign of a zero, NaN to any NaN; most are equal bit for bit, which is sooner known.
-                same = any(write(answers[0]) == write(answers[-1]) for write in (pickle.dumps, repr))
-                assert same, f"{level} does not answer as {self.levels[0]}"
-        finally:
-            _core.force_isa(before)
+            # To the sign of a zero, NaN to any NaN; most are equal bit for bit, which is sooner known.
+            same = any(write(answers[0]) == write(answers[-1]) for write in (pickle.dumps, repr))
+            assert same, f"{level} does not answer as {self.levels[0]}"
         return answers[0]
 
     def _into(self, out: Any, run: Callable[[], None]) -> None:
         def fill() -> bytes:
+            # What a level leaves out must not be there from the one before.
             out.view(np.uint8).fill(77)
             run()
             return out.tobytes()
