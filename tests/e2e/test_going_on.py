@@ -25,7 +25,7 @@ import pymerge
 from pymerge.cli import app
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute import Progress
-from pymerge.execute.journal import JOURNAL, claim
+from pymerge.execute.journal import JOURNAL, Journal, claim
 
 RECIPE = """\
 # a comment
@@ -185,6 +185,27 @@ def test_a_merge_over_an_older_model_goes_on_too(tmp_path: Path, recipe: Path, o
     pymerge.merge(recipe, tmp_path / "whole")
     assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
     assert not (out / "model-00001-of-00002.safetensors").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -1000])
+def test_a_shard_that_is_lost_after_the_config_is_there_is_made_anew(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    out, shard = tmp_path / "out", tmp_path / "out" / "model.safetensors"
+
+    def die(journal: Journal) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "remove", die)
+        with pytest.raises(KeyboardInterrupt):
+            pymerge.merge(recipe, out)
+    assert (out / "config.json").exists()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:keep])
+    pymerge.merge(recipe, out)
+    assert shard.read_bytes() == whole
+    assert not (out / JOURNAL).exists()
 
 
 def test_a_second_merge_into_the_folder_is_refused(recipe: Path, out: Path) -> None:

@@ -9,8 +9,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
+
+from tools.soak.faults import damage
 
 #: What the methods of a family have in common is how often they read what.
 FAMILIES = {
@@ -35,3 +38,13 @@ def test_fifty_stops_lose_no_byte(tmp_path: Path, family: str) -> None:
     # Most stops come before or after the weights are written; some must have left something to go on with.
     assert told["resumed"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_whole_model_is_no_attempt_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    done = {damage(tmp_path, Random(seed)) for seed in range(100)}
+    assert done == {"nothing", "tail", "bytes"}
+    (tmp_path / "model.safetensors").write_bytes(bytes(1000))
+    (tmp_path / "config.json").write_text("{}")
+    assert {damage(tmp_path, Random(seed)) for seed in range(100)} == {"nothing"}
+    assert (tmp_path / "model.safetensors").read_bytes() == bytes(1000)

@@ -23,6 +23,7 @@ from random import Random
 
 from pymerge.execute.journal import JOURNAL
 from pymerge.methods import method_names
+from pymerge.output.folder import CONFIG
 from tools.soak.faults import SIGNALS, Outcome, Settings, attempt, damage
 from tools.soak.recipes import make_recipe, write_models
 
@@ -76,9 +77,9 @@ class Soak:
             self.counts[kind] += 1
             if kind == "interrupt":
                 self.slowest = max(self.slowest, outcome.lingered)
-            if (out / "config.json").exists() and digest(out) != expected:
+            if (out / CONFIG).exists() and digest(out) != expected:
                 self.wrong.append(f"{recipe} {made} {faults}: looked complete and was not")
-            if (out / "config.json").exists() and not (out / JOURNAL).exists():
+            if (out / CONFIG).exists() and not (out / JOURNAL).exists():
                 return  # the signal came when all was done
             if kind == "kill" and (what := damage(out, random)) != "nothing":
                 faults.append(what)

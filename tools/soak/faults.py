@@ -17,6 +17,7 @@ from pymerge import _core
 from pymerge.errors import PymergeError, find_interrupt
 from pymerge.execute import checkpoints
 from pymerge.execute.journal import JOURNAL
+from pymerge.output.folder import CONFIG
 
 __all__ = ["Outcome", "Settings", "attempt", "damage"]
 
@@ -130,7 +131,13 @@ def _merge(recipe: Mapping[str, Any], out: Path, settings: Settings, shard_size:
 
 
 def damage(out: Path, random: Random) -> str:
-    """Do to the files of a killed attempt what a power cut or a bad disk may; returns what was done."""
+    """Do to the files of a killed attempt what a power cut or a bad disk may; returns what was done.
+
+    A folder with a config.json is whole and synced: killed before it can take that away, the next attempt would
+    leave what was done here, and be blamed for it.
+    """
+    if (out / CONFIG).exists():
+        return "nothing"
     files = sorted(out.glob(".model*.partial")) + sorted(out.glob("model*.safetensors"))
     journal = out / JOURNAL
     kinds = ["tail", "bytes", "journal", "nothing"]
