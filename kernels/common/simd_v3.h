@@ -48,17 +48,14 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
   const __m256i m0 = _mm256_set1_epi64x(plain::kMultipliers[0]);
   const __m256i m1 = _mm256_set1_epi64x(plain::kMultipliers[1]);
   const __m256i high = _mm256_set1_epi64x(static_cast<std::int64_t>(first >> 32));
-  const __m256i four = _mm256_set1_epi64x(4);
-  __m256i counter =
-      _mm256_add_epi64(_mm256_set1_epi64x(static_cast<std::int64_t>(first & 0xffffffffu)),
-                       _mm256_setr_epi64x(0, 1, 2, 3));
-  for (int j = 0; j < kCounters; j += 16) {
-    __m256i words[4][4];
+  // The words that eight counters give: four of `counter`, and those + 4.
+  const auto make_words = [&](__m256i counter, __m256i* out) {
+    __m256i words[2][4];
     for (auto& c : words) {
       c[0] = counter;
       c[1] = high;
       c[2] = c[3] = _mm256_setzero_si256();
-      counter = _mm256_add_epi64(counter, four);
+      counter = _mm256_add_epi64(counter, _mm256_set1_epi64x(4));
       for (int round = 0; round < kRounds; ++round) {
         const __m256i p0 = _mm256_mul_epu32(c[0], m0);
         const __m256i p1 = _mm256_mul_epu32(c[2], m1);
@@ -70,23 +67,29 @@ inline void draw_block(std::uint64_t key, std::uint64_t first, std::uint16_t* dr
         c[3] = p0;
       }
     }
-    constexpr int kUncross = 0xd8;  // what 128-bit halves do to the order of 64-bit lanes, undone
-    const auto narrow = [](__m256i a, __m256i b) {
-      const __m256 both = _mm256_shuffle_ps(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b), 0x88);
-      return _mm256_permute4x64_epi64(_mm256_castps_si256(both), kUncross);
-    };
-    const auto store = [](std::uint16_t* at, __m256i a, __m256i b) {
-      const __m256i packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), kUncross);
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), packed);
-    };
-    const __m256i halves = _mm256_set1_epi32(0xffff);
     for (int w = 0; w < 4; ++w) {
-      const __m256i a = narrow(words[0][w], words[1][w]);
-      const __m256i b = narrow(words[2][w], words[3][w]);
-      store(draws + (2 * w) * kCounters + j, _mm256_and_si256(a, halves),
-            _mm256_and_si256(b, halves));
-      store(draws + (2 * w + 1) * kCounters + j, _mm256_srli_epi32(a, 16),
-            _mm256_srli_epi32(b, 16));
+      out[w] = _mm256_castps_si256(_mm256_shuffle_ps(_mm256_castsi256_ps(words[0][w]),
+                                                     _mm256_castsi256_ps(words[1][w]), 0x88));
+    }
+  };
+  // Shuffles work on 128-bit halves: from counters in this order they make the words of eight even
+  // ones in a row, and those of the odd ones fit between.
+  __m256i counter =
+      _mm256_add_epi64(_mm256_set1_epi64x(static_cast<std::int64_t>(first & 0xffffffffu)),
+                       _mm256_setr_epi64x(0, 2, 8, 10));
+  for (int j = 0; j < kCounters; j += 16) {
+    __m256i even[4];
+    __m256i odd[4];
+    make_words(counter, even);
+    make_words(_mm256_add_epi64(counter, _mm256_set1_epi64x(1)), odd);
+    counter = _mm256_add_epi64(counter, _mm256_set1_epi64x(16));
+    constexpr int kOdd = 0xaa;
+    const auto store = [=](int half, __m256i halves) {
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(draws + half * kCounters + j), halves);
+    };
+    for (int w = 0; w < 4; ++w) {
+      store(2 * w, _mm256_blend_epi16(even[w], _mm256_slli_epi32(odd[w], 16), kOdd));
+      store(2 * w + 1, _mm256_blend_epi16(_mm256_srli_epi32(even[w], 16), odd[w], kOdd));
     }
   }
 }
@@ -284,9 +287,11 @@ struct Vector {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), keys);
     return __builtin_popcount(hits);
   }
-  static Mask drawn(const std::uint16_t* draws, Key limit) {
-    const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(draws));
-    return _mm256_cmpgt_epi32(limit, _mm256_cvtepu16_epi32(narrow));
+  // Lanes from the bits from number i on, a multiple of the width.
+  static Mask load_mask(const std::uint8_t* bits, int i) {
+    const __m256i lanes = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i all = _mm256_set1_epi8(static_cast<char>(bits[static_cast<unsigned>(i) / 8]));
+    return _mm256_cmpeq_epi32(_mm256_and_si256(all, lanes), lanes);
   }
 
   static Mask not_negative(Real x) {
@@ -309,6 +314,17 @@ struct Vector {
   }
   static Wide widen_low(Real x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
   static Wide widen_high(Real x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
+  // |x| 2^-896 of the even and of the odd lanes, if finite: a float64 of that value has the bits of
+  // the float32, shifted, denormals too. Two shifts are cheaper than a conversion.
+  static Wide scaled_even(Real x) {
+    const __m256i bits = _mm256_slli_epi64(_mm256_castps_si256(x), 33);
+    return _mm256_castsi256_pd(_mm256_srli_epi64(bits, 4));
+  }
+  static Wide scaled_odd(Real x) {
+    const __m256i magnitude = _mm256_set1_epi64x(0x7fffffff00000000);
+    const __m256i bits = _mm256_and_si256(_mm256_castps_si256(x), magnitude);
+    return _mm256_castsi256_pd(_mm256_srli_epi64(bits, 3));
+  }
   static Wide add(Wide a, Wide b) { return _mm256_add_pd(a, b); }
   // a b + c for a and b that were float32: their product is exact, so this rounds like an addition.
   static Wide add_product(Wide a, Wide b, Wide c) { return _mm256_fmadd_pd(a, b, c); }

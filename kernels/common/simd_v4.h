@@ -220,9 +220,11 @@ struct Vector {
     _mm512_storeu_si512(out, _mm512_maskz_compress_epi32(mask, key));
     return count(mask);
   }
-  static Mask drawn(const std::uint16_t* draws, Key limit) {
-    const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(draws));
-    return _mm512_cmplt_epi32_mask(_mm512_cvtepu16_epi32(narrow), limit);
+  // Lanes from the bits from number i on, a multiple of the width.
+  static Mask load_mask(const std::uint8_t* bits, int i) {
+    Mask mask;
+    std::memcpy(&mask, bits + static_cast<unsigned>(i) / 8, sizeof mask);
+    return mask;
   }
 
   static Mask not_negative(Real x) {
@@ -246,6 +248,17 @@ struct Vector {
   }
   static Wide widen_low(Real x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
   static Wide widen_high(Real x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
+  // |x| 2^-896 of the even and of the odd lanes, if finite: a float64 of that value has the bits of
+  // the float32, shifted, denormals too. Two shifts are cheaper than a conversion.
+  static Wide scaled_even(Real x) {
+    const __m512i bits = _mm512_slli_epi64(_mm512_castps_si512(x), 33);
+    return _mm512_castsi512_pd(_mm512_srli_epi64(bits, 4));
+  }
+  static Wide scaled_odd(Real x) {
+    const __m512i magnitude = _mm512_set1_epi64(0x7fffffff00000000);
+    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x), magnitude);
+    return _mm512_castsi512_pd(_mm512_srli_epi64(bits, 3));
+  }
   static Wide add(Wide a, Wide b) { return _mm512_add_pd(a, b); }
   // a b + c for a and b that were float32: their product is exact, so this rounds like an addition.
   static Wide add_product(Wide a, Wide b, Wide c) { return _mm512_fmadd_pd(a, b, c); }

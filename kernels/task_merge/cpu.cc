@@ -243,8 +243,7 @@ void merge_run(const TaskMergeArgs& args, std::int64_t begin, int n, const Works
 template <typename Real>
 bool fill_as(const TaskMergeArgs& args, Range range, DType out_dtype, void* out, void* scratch) {
   const Workspace<Real> space(scratch);
-  // Draws lie where the loops' base and values do: only one of the two ways is at work at a time.
-  FusedMerge<VectorFor<Real>> fused(args, reinterpret_cast<std::uint16_t*>(space.base));
+  FusedMerge<VectorFor<Real>> fused(args);
   bool bad = false;
   auto* at = static_cast<unsigned char*>(out);
   const auto store = [&](int n) {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "common/rules.h"
 #include "common/spread.h"
@@ -22,8 +23,7 @@ inline Masked masked_source(const TaskMergeArgs& args, int i) {
 template <typename V>
 class FusedMerge {
  public:
-  // `draws`: room for kMost blocks of them.
-  FusedMerge(const TaskMergeArgs& args, std::uint16_t* draws) : args_(args), draws_(draws) {
+  explicit FusedMerge(const TaskMergeArgs& args) : args_(args) {
     if constexpr (V::kWidth > 0) choose();
   }
 
@@ -155,13 +155,14 @@ class FusedMerge {
         // Tops compare bits, in which NaN are many: right as long as all of them are in or out.
         if (low_[i] > BitsOf<float>::kQuietNan && low_[i] < kLargest) return false;
       } else if (kind_ == Masks::kDraws) {
-        low_[i] = rule.kind == Rule::Kind::kKeepAll ? 0x10000u
-                  : rule.kind == Rule::Kind::kBand  ? 0
-                                                    : draw_limit(rule);
-        source_draws_[i] = draws_;  // any will do for rules that do not draw
+        masks_[i] = drawn_[i];
         if (is_drawn(rule)) {
-          source_draws_[i] =
-              rule_draws<float>(masked_source(args_, i), begin, n, draws_ + i * kBlock);
+          // Vectors take whole bytes.
+          if (begin % 8 != 0) return false;
+          masks_[i] = drawn_mask<float>(masked_source(args_, i), begin, n, drawn_[i]);
+          masks_[i] += begin % kBlock / 8;
+        } else {
+          std::memset(drawn_[i], keeps_nothing(rule) ? 0 : 0xff, kMaskBytes);
         }
       }
       if (args_.consensus == Consensus::kOverlap && !args_.pick && low_[i] == 0) return false;
@@ -183,7 +184,7 @@ class FusedMerge {
     typename V::Real ballot_factors[n];
     typename V::Key low[n];
     typename V::Key high[n];
-    const std::uint16_t* draws[n];
+    const std::uint8_t* masks[n];
     VectorInput<V, dtype> inputs[n];
     const VectorInput<V, dtype> origin(args.base, begin);
     for (int i = 0; i < n; ++i) {
@@ -191,7 +192,7 @@ class FusedMerge {
       coefficients[i] = V::fill(static_cast<float>(args.coefficients[i]));
       ballot_factors[i] = V::fill(static_cast<float>(voting[i]));
       if constexpr (kind != Masks::kNone) {
-        draws[i] = self.source_draws_[i];
+        masks[i] = self.masks_[i];
         // Tops: above the key before the first; what keeps nothing is above them all.
         low[i] =
             V::fill_key(kTop ? self.low_[i] - (self.low_[i] < kLargest ? 1u : 0u) : self.low_[i]);
@@ -226,7 +227,7 @@ class FusedMerge {
         } else if constexpr (kind == Masks::kBands) {
           mask = V::in_band(V::magnitude_key(delta), low[i], high[i]);
         } else if constexpr (kind == Masks::kDraws) {
-          mask = V::drawn(draws[i] + e, low[i]);
+          mask = V::load_mask(masks[i], e);
         } else if constexpr (kind == Masks::kApart) {
           mask = apart;
         }
@@ -285,13 +286,13 @@ class FusedMerge {
   static constexpr std::uint32_t kLargest = 0x7fffffffu;
 
   const TaskMergeArgs& args_;
-  std::uint16_t* const draws_;
   Masks kind_ = Masks::kNone;
   Loop loop_ = nullptr;
-  // Per source. Bands: low <= key < high; draws: draw < low.
+  // Per source. Bands: low <= key < high; draws: a bit an element, and room for what is drawn here.
   std::uint32_t low_[kMost];
   std::uint32_t high_[kMost];
-  const std::uint16_t* source_draws_[kMost];
+  const std::uint8_t* masks_[kMost];
+  std::uint8_t drawn_[kMost][kMaskBytes];
   alignas(64) float factors_[16] = {};
 };
 

@@ -115,6 +115,9 @@ inline Bits shift_right_64(Bits a, unsigned n) {
 inline Bits shift_left_32(Bits a, unsigned n) {
   return each<u32, Bits>([=](u32 x) { return n < 32 ? x << n : 0; }, a);
 }
+inline Bits shift_left_64(Bits a, unsigned n) {
+  return each<u64, Bits>([=](u64 x) { return n < 64 ? x << n : 0; }, a);
+}
 inline Bits ternary(Bits a, Bits b, Bits c, int table) {
   const auto bits = [=](u64 x, u64 y, u64 z) {
     u64 made = 0;
@@ -229,6 +232,7 @@ inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
 #define _mm512_storeu_pd loops::store<__m512d>
 #define _mm512_castps_si512 loops::cast<__m512i>
 #define _mm512_castsi512_ps loops::cast<__m512>
+#define _mm512_castsi512_pd loops::cast<__m512d>
 #define _mm512_castsi512_si256 loops::cast<__m256i>
 #define _mm512_castps512_ps256 loops::cast<__m256>
 #define _mm512_castps256_ps512 loops::cast<__m512>
@@ -236,6 +240,7 @@ inline Doubles multiply_add(Doubles a, Doubles b, Doubles c) {
 #define _mm512_srli_epi32 loops::shift_right_32
 #define _mm512_srli_epi64 loops::shift_right_64
 #define _mm512_slli_epi32 loops::shift_left_32
+#define _mm512_slli_epi64 loops::shift_left_64
 #define _mm512_add_epi32 loops::add_32
 #define _mm512_add_epi64 loops::add_64
 #define _mm512_sub_epi32 loops::subtract_32
