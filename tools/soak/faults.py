@@ -78,6 +78,8 @@ def attempt(
     """Merge in a child process, which gets a signal after some seconds if `strike` says so."""
     reader, writer = os.pipe()
     began = time.monotonic()
+    # Python drops an exception in what it does after a fork: an interrupt waits until the child can tell of it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     child = os.fork()
     if child == 0:
         try:
@@ -87,6 +89,7 @@ def attempt(
             _merge(recipe, out, settings, shard_size, seed, writer)
         finally:
             os._exit(0)  # whatever comes, even an interrupt of what reports an interrupt
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.close(writer)
     struck = 0.0
     if strike is not None:
@@ -109,6 +112,7 @@ def _merge(recipe: Mapping[str, Any], out: Path, settings: Settings, shard_size:
     checkpoints.EVERY = _CHECKPOINTS
     told: dict[str, Any]
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         _core.force_isa(settings.isa)
         report = pymerge.merge(
             recipe,
