@@ -51,30 +51,54 @@ struct Masked {
   int source = 0;
 };
 
+inline std::uint32_t draw_limit(const Rule& rule) {
+  return rule.kind == Rule::Kind::kRanked ? 1 : rule.keep;
+}
+
 // Bytes of a canonical block's mask, one bit an element.
 inline constexpr int kMaskBytes = kBlock / 8;
 
-// The mask of the canonical block that a run lies in, set where an element of the run is kept: what
-// is known of it, else drawn into what is kept of it, or into `space` (kMaskBytes).
+// What is kept of the mask of the block that element `begin` lies in, or null.
+inline std::uint8_t* kept_mask(const Masked& masked, std::int64_t begin) {
+  if (masked.drawn.masks == nullptr) return nullptr;
+  std::uint8_t* const mask = masked.drawn.masks[masked.source];
+  return mask == nullptr ? nullptr : mask + begin / kBlock * kMaskBytes;
+}
+
+// The draws of a run that lies in one canonical block, in `draws` (room for kBlock): where that of
+// its first element is. Elements are kept whose draw is below draw_limit().
+template <typename Real>
+inline const std::uint16_t* rule_draws(const Masked& masked, std::int64_t begin, int n,
+                                       std::uint16_t* draws) {
+  const Rule& rule = masked.rule;
+  const Drawn& drawn = masked.drawn;
+  std::uint16_t* const mine = draws + begin % kBlock;
+  std::uint8_t* const bits = kept_mask(masked, begin);
+  if (bits != nullptr && drawn.known) {
+    simd::unpack_draws(bits, draws);
+    return mine;
+  }
+  block_draws(rule.key, begin / kBlock, draws);
+  if (rule.kind == Rule::Kind::kRanked) {
+    decide_draws<Real>(rule, masked.tensor, masked.base, drawn.count, begin, n,
+                       drawn.runs[masked.source], mine);
+  }
+  if (bits != nullptr) simd::pack_draws(draws, draw_limit(rule), bits);
+  return mine;
+}
+
+// The mask of that block, set where an element of the run is kept; in `space` (kMaskBytes) if
+// nothing of it is kept.
 template <typename Real>
 inline const std::uint8_t* drawn_mask(const Masked& masked, std::int64_t begin, int n,
                                       std::uint8_t* space) {
-  const Rule& rule = masked.rule;
-  const Drawn& drawn = masked.drawn;
-  const std::int64_t block = begin / kBlock;
-  std::uint8_t* const mask = drawn.masks == nullptr ? nullptr : drawn.masks[masked.source];
-  std::uint8_t* const bits = mask == nullptr ? space : mask + block * kMaskBytes;
-  if (mask != nullptr && drawn.known) return bits;
+  std::uint8_t* const bits = kept_mask(masked, begin);
+  if (bits != nullptr && masked.drawn.known) return bits;
   alignas(64) std::uint16_t draws[kBlock];
-  block_draws(rule.key, block, draws);
-  std::uint32_t limit = rule.keep;
-  if (rule.kind == Rule::Kind::kRanked) {
-    decide_draws<Real>(rule, masked.tensor, masked.base, drawn.count, begin, n,
-                       drawn.runs[masked.source], draws + begin % kBlock);
-    limit = 1;
-  }
-  simd::pack_draws(draws, limit, bits);
-  return bits;
+  rule_draws<Real>(masked, begin, n, draws);
+  if (bits != nullptr) return bits;
+  simd::pack_draws(draws, draw_limit(masked.rule), space);
+  return space;
 }
 
 // keep[i] = all ones if element begin + i of the task vector is kept, else 0. The run lies in one
@@ -94,11 +118,10 @@ inline void rule_mask(const Masked& masked, std::int64_t begin, int n, const Rea
       break;
     case Rule::Kind::kBernoulli:
     case Rule::Kind::kRanked: {
-      std::uint8_t space[kMaskBytes];
-      alignas(64) std::uint16_t dropped[kBlock];
-      simd::unpack_draws(drawn_mask<Real>(masked, begin, n, space), dropped);
-      const std::uint16_t* mine = dropped + begin % kBlock;
-      for (int i = 0; i < n; ++i) keep[i] = mine[i] == 0 ? ~Bits<Real>{0} : Bits<Real>{0};
+      alignas(64) std::uint16_t draws[kBlock];
+      const std::uint16_t* mine = rule_draws<Real>(masked, begin, n, draws);
+      const std::uint32_t limit = draw_limit(rule);
+      for (int i = 0; i < n; ++i) keep[i] = mine[i] < limit ? ~Bits<Real>{0} : Bits<Real>{0};
       break;
     }
     case Rule::Kind::kSpread:  // looks at all tensors of a request: common/spread.h
