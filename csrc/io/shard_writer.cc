@@ -54,8 +54,6 @@ namespace {
 
 // How far copies are read ahead: 32 MiB of 4 MiB blocks.
 constexpr std::int64_t kBlocksAhead = 8;
-// Bytes that are filled and then digested while they are in the second-level cache.
-constexpr std::int64_t kPiece = 256 << 10;
 
 std::int64_t count_bytes(const std::vector<Segment>& ranges) {
   std::int64_t sum = 0;
@@ -129,8 +127,8 @@ int ShardWriter::open_shard(std::string temporary, std::string final_path,
   return number;
 }
 
-void ShardWriter::set_filler(int shard, int segment, Filler filler) {
-  set_source(shard, segment, {std::move(filler), nullptr, 0});
+void ShardWriter::set_filler(int shard, int segment, Filler filler, std::int64_t piece) {
+  set_source(shard, segment, {std::move(filler), nullptr, 0, piece});
 }
 
 std::int64_t ShardWriter::set_copy(int number, int segment, std::shared_ptr<const MappedFile> file,
@@ -142,7 +140,7 @@ std::int64_t ShardWriter::set_copy(int number, int segment, std::shared_ptr<cons
     const Segment& where = layout.segment(static_cast<std::size_t>(segment));
     copied = count_bytes(layout.missing_parts(where));
   }
-  set_source(number, segment, {nullptr, std::move(file), from});
+  set_source(number, segment, {nullptr, std::move(file), from, kPiece});
   return copied;
 }
 
@@ -241,10 +239,11 @@ void ShardWriter::fill(const Block& block, const Shard& shard, std::byte* out, S
   for (const Segment& part : shard.layout.missing_parts(range)) {
     shard.layout.for_each_segment(
         part, [&](std::size_t segment, std::int64_t begin, std::int64_t end) {
-          for (std::int64_t at = begin; at < end; at += kPiece) {
-            const Segment piece{at, std::min(kPiece, end - at)};
+          std::int64_t size = 0;
+          for (std::int64_t at = begin; at < end; at += size) {
+            size = std::min(shard.sources[segment].piece, end - at);
             const std::int64_t bad =
-                fill_piece(shard, segment, piece, out + (at - range.offset), scratch);
+                fill_piece(shard, segment, {at, size}, out + (at - range.offset), scratch);
             if (bad == 0) continue;
             const std::lock_guard lock(mutex_);
             nonfinite_.push_back({block.shard, static_cast<int>(segment), bad});

@@ -29,6 +29,11 @@ namespace pymerge {
 using Filler = std::function<std::int64_t(std::int64_t begin, std::int64_t length, std::byte* out,
                                           Scratch& scratch)>;
 
+// Bytes that are filled and then digested while they are in the second-level cache; and as many as
+// a block has, for fillers that a call costs much.
+inline constexpr std::int64_t kPiece = 256 << 10;
+inline constexpr std::int64_t kWholeBlocks = INT64_MAX;
+
 struct WriterOptions {
   std::int64_t block = 4 << 20;  // bytes, a multiple of the page size
   int buffers = 8;
@@ -64,9 +69,10 @@ class ShardWriter : public WorkSource {
   // number.
   int open_shard(std::string temporary, std::string final_path, std::vector<Segment> segments,
                  const std::vector<Twin>& twins, const std::vector<int>& kept);
-  // Says how a segment is filled: by a function, or with the bytes at `from` of a file (then
-  // returns how many of them are not shared and will be read). Empty segments need neither.
-  void set_filler(int shard, int segment, Filler filler);
+  // Says how a segment is filled: by a function, up to `piece` bytes at a time, or with the bytes
+  // at `from` of a file (then returns how many of them are not shared and will be read). Empty
+  // segments need neither.
+  void set_filler(int shard, int segment, Filler filler, std::int64_t piece = kPiece);
   std::int64_t set_copy(int shard, int segment, std::shared_ptr<const MappedFile> file,
                         std::int64_t from);
 
@@ -100,6 +106,7 @@ class ShardWriter : public WorkSource {
     Filler filler;
     std::shared_ptr<const MappedFile> file;
     std::int64_t from = 0;
+    std::int64_t piece = kPiece;
   };
   struct Shard {
     std::shared_ptr<OutputFile> file;

@@ -137,13 +137,14 @@ def load_device_ops(name: str, device: Any) -> Ops:
     return _load_device(resolve_backend(name))[0]
 
 
-def load_lanes(name: str, devices: Sequence[str], memory: int | None) -> list[Any]:
+def load_lanes(name: str, devices: Sequence[str], memory: int | None, staging: int) -> list[Any]:
     """Return devices with the kernels of a device's backend, for a merge's pipelines.
 
     Args:
         name: one of DEVICE_BACKENDS.
         devices: such as "cuda:0"; empty takes the current one.
         memory: bytes of each that may be used; None takes most of what is free.
+        staging: bytes of the host that what one thread reads may take on its way to a device.
 
     Raises:
         BackendError: there is no such device.
@@ -153,7 +154,7 @@ def load_lanes(name: str, devices: Sequence[str], memory: int | None) -> list[An
     ops, default = _load_device(name)
     chosen = resolve_devices(name, devices) or [default]
     free = [int(_FREE * free_memory(device)) if memory is None else memory for device in chosen]
-    return [TorchLane(ops, device, room) for device, room in zip(chosen, free, strict=True)]
+    return [TorchLane(ops, device, room, staging // len(chosen)) for device, room in zip(chosen, free, strict=True)]
 
 
 def resolve_devices(name: str, devices: Sequence[str], memory: int | None = None) -> list[Any]:

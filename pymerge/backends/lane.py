@@ -18,9 +18,10 @@ from pymerge.ops import Combine, Measure
 
 __all__ = ["TorchLane", "free_memory"]
 
-#: Pinned memory that a file's bytes go through, two such pieces for each thread that reads: one is filled while the
-#: other is copied in.
-_PIECE = 16 << 20
+#: Least and most pinned memory that a file's bytes go through, two such pieces for each thread that reads: one is
+#: filled while the other is copied in. What is copied out goes through one of its own size, or this, for each thread.
+_PIECES = (1 << 20, 16 << 20)
+_PART = 4 << 20
 #: Of the memory that a lane may use, the share for sources and outputs: the rest is the kernels'.
 _SHARE = 0.85
 
@@ -47,8 +48,8 @@ class _Made:
 class _Piece:
     """Pinned memory, and when what was copied out of it last has been."""
 
-    def __init__(self) -> None:
-        self.tensor = torch.empty(_PIECE, dtype=torch.uint8, pin_memory=True)
+    def __init__(self, size: int) -> None:
+        self.tensor = torch.empty(size, dtype=torch.uint8, pin_memory=True)
         self.array = self.tensor.numpy()
         self.free = torch.cuda.Event()
 
@@ -56,15 +57,18 @@ class _Piece:
 class TorchLane:
     """One device and its backend's kernels; see `pymerge.execute.pipeline.Lane`."""
 
-    def __init__(self, ops: Ops, device: torch.device, memory: int) -> None:
-        """`memory`: bytes of the device that may be used."""
+    def __init__(self, ops: Ops, device: torch.device, memory: int, staging: int) -> None:
+        """`memory`: bytes of the device that may be used; `staging`: of the host, for each thread that loads."""
         self._ops = ops
         self._device = device
         self._memory = memory
+        self._piece = min(max(staging // 2, _PIECES[0]), _PIECES[1]) & -4096
         self._threads = local()
         self._is_cuda = device.type == "cuda"
         if self._is_cuda:
-            self._work, self._out = (torch.cuda.Stream(device) for _ in range(2))
+            self._work = torch.cuda.Stream(device)
+            # Not by thread: those of the core are new ones to Python each time.
+            self._ways_out: list[tuple[torch.cuda.Stream, _Piece]] = []
 
     @property
     def room(self) -> int:
@@ -94,14 +98,14 @@ class TorchLane:
             return _Loaded(torch.from_numpy(whole).view(dtype), None)
         if not hasattr(self._threads, "stream"):
             self._threads.stream = torch.cuda.Stream(self._device)
-            self._threads.pieces = [_Piece(), _Piece()]
+            self._threads.pieces = [_Piece(self._piece), _Piece(self._piece)]
         with self._on(self._work):
             # Of the kernels' pool, so that one pool serves all; what they used it for last may not be done yet.
             tensor = torch.empty(source.nbytes, dtype=torch.uint8, device=self._device)
             self._threads.stream.wait_stream(self._work)
         with self._on(self._threads.stream):
-            for begin in range(0, source.nbytes, _PIECE):
-                size = min(_PIECE, source.nbytes - begin)
+            for begin in range(0, source.nbytes, self._piece):
+                size = min(self._piece, source.nbytes - begin)
                 piece = self._threads.pieces[0]
                 self._threads.pieces.reverse()
                 piece.free.synchronize()
@@ -134,14 +138,27 @@ class TorchLane:
                 there.record()
         return _Made(out, there)
 
-    def finish(self, made: _Made) -> Any:
-        """Wait for a combine and copy it out: its bytes, a buffer."""
-        raw = made.tensor.view(torch.uint8)
-        if made.there is None:
-            return raw.numpy()
-        with torch.cuda.device(self._device), torch.cuda.stream(self._out):
-            self._out.wait_event(made.there)
-            host = torch.empty(raw.numel(), dtype=torch.uint8, pin_memory=True)
-            host.copy_(raw, non_blocking=True)
-            self._out.synchronize()
-        return host.numpy()
+    def wait(self, made: _Made) -> None:
+        """Return when a combine is done."""
+        if made.there is not None:
+            made.there.synchronize()
+
+    def copy_out(self, made: _Made, begin: int, out: Any) -> None:
+        """Copy bytes of what a combine made, from a place on, into a buffer; several threads at once."""
+        raw = made.tensor.view(torch.uint8)[begin : begin + len(out)]
+        target = torch.frombuffer(out, dtype=torch.uint8)
+        if not self._is_cuda:
+            target.copy_(raw)
+            return
+        try:
+            stream, piece = self._ways_out.pop()
+        except IndexError:
+            stream, piece = torch.cuda.Stream(self._device), _Piece(max(len(out), _PART))
+        if piece.tensor.numel() < len(out):
+            piece = _Piece(len(out))
+        staged = piece.tensor[: len(out)]
+        with torch.cuda.device(self._device), torch.cuda.stream(stream):
+            staged.copy_(raw, non_blocking=True)
+            stream.synchronize()
+        target.copy_(staged)
+        self._ways_out.append((stream, piece))

@@ -93,11 +93,14 @@ void bind_engine(py::module_& module) {
           arg("kept") = std::vector<int>(),
           "Twins: [(segment, Tensor)], in order; as much of each is shared as the file system can. "
           "Kept: segments, in order, that `temporary` holds.")
-      .def(
-          "fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
-          arg("dtype") = py::none(),
-          "Bytes of a contiguous buffer, held until they are in the output's blocks; with a dtype, "
-          "merged values.")
+      .def("fill_bytes", &Engine::fill_bytes, arg("shard"), arg("segment"), arg("data"),
+           "Bytes of a contiguous buffer, held until they are in the output's blocks.")
+      .def("fill_made", &Engine::fill_made, arg("shard"), arg("segment"), arg("made"), arg("dtype"),
+           "Merged values: `made.read(begin, out, once)` copies bytes from `begin` on into `out`. "
+           "Called "
+           "by workers, `once` for each byte that is stored; otherwise to look at it again, if it "
+           "is "
+           "there, or else to be given zeros.")
       .def("fill_copy", &Engine::fill_copy, arg("shard"), arg("segment"), arg("tensor"))
       .def("fill_agreed", &Engine::fill_agreed, arg("shard"), arg("segment"), arg("tensors"),
            arg("name"))

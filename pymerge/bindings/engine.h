@@ -10,10 +10,11 @@
 #include <mutex>
 #include <utility>
 
-#include "buffers.h"
+#include "borrowed.h"
 #include "core/error.h"
 #include "io/shard_writer.h"
 #include "jobs.h"
+#include "made.h"
 #include "pack/packing.h"
 
 namespace pymerge::bindings {
@@ -68,19 +69,27 @@ class Engine {
     return writer_.open_shard(temporary, final_path, std::move(made), shared, kept);
   }
 
-  // With a dtype the values that are not finite are counted, as a combine's are.
-  void fill_bytes(int shard, int segment, const py::buffer& bytes,
-                  const std::optional<std::string>& dtype) {
-    const auto held = buffers_.hold(bytes);
-    std::optional<DType> kind;
-    if (dtype) kind = to_dtype(*dtype);
-    if (kind) merged_[{shard, segment}] = {held, *kind};
+  void fill_bytes(int shard, int segment, const py::buffer& bytes) {
+    writer_.set_filler(shard, segment,
+                       [held = borrowed_.hold(bytes.request())](
+                           std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+                         std::memcpy(out, static_cast<const std::byte*>(held->ptr) + begin,
+                                     static_cast<std::size_t>(length));
+                         return std::int64_t{0};
+                       });
+  }
+
+  // Merged elsewhere; workers read it piece by piece (see Made). Large pieces: each takes the GIL.
+  void fill_made(int shard, int segment, py::object made, const std::string& dtype) {
+    const auto held =
+        std::make_shared<const Made>(borrowed_.hold(std::move(made)), to_dtype(dtype));
+    made_[{shard, segment}] = held;
     writer_.set_filler(
         shard, segment,
-        [held, kind](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
-          std::memcpy(out, bytes_of(*held) + begin, static_cast<std::size_t>(length));
-          return kind ? count_nonfinite(out, *kind, length / item_size(*kind)) : 0;
-        });
+        [held](std::int64_t begin, std::int64_t length, std::byte* out, Scratch&) {
+          return held->fill(begin, length, out);
+        },
+        kWholeBlocks);
   }
 
   void fill_copy(int shard, int segment, const Tensor& tensor) {
@@ -143,11 +152,12 @@ class Engine {
   // Flat index of the first non-finite value of a segment: of a combine, runs it again from the
   // start.
   std::int64_t locate_nonfinite(int shard, int segment) {
-    if (const auto found = merged_.find({shard, segment}); found != merged_.end()) {
-      const auto& [weak, dtype] = found->second;
-      const auto held = weak.lock();
-      if (held == nullptr) return -1;
-      return find_nonfinite(bytes_of(*held), dtype, held->size * held->itemsize / item_size(dtype));
+    if (const auto found = made_.find({shard, segment}); found != made_.end()) {
+      const std::shared_ptr<const Made> made = found->second.lock();
+      if (made == nullptr) return -1;
+      const py::gil_scoped_release release;
+      pool_.stop();  // so that whatever was read has been looked at
+      return made->find_nonfinite();
     }
     Scratch scratch;
     if (const auto found = packings_.find({shard, segment}); found != packings_.end()) {
@@ -185,8 +195,8 @@ class Engine {
       taken = std::exchange(finished_, {});
       seen_shards_ = writer_.shards_finished();
     }
-    buffers_.release();
-    if (const auto error = pool_.error()) std::rethrow_exception(error);
+    borrowed_.release();
+    if (const auto error = pool_.error()) raise(error);
     py::list out;
     for (const auto& [ticket, answer] : taken) out.append(py::make_tuple(ticket, answer()));
     return out;
@@ -199,7 +209,7 @@ class Engine {
       pool_.stop();
       writer_.stop();
     }
-    buffers_.release();
+    borrowed_.release();
   }
 
   void sync() {
@@ -241,24 +251,31 @@ class Engine {
   }
 
  private:
+  // Any number of times: a Python exception can be thrown on only once.
+  [[noreturn]] static void raise(const std::exception_ptr& error) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const py::error_already_set& python) {
+      PyErr_SetObject(python.type().ptr(), python.value().ptr());
+      throw py::error_already_set();
+    }
+  }
+
   static std::int64_t item(const TensorView& view) {
     return view.dtype == DType::kF4 || dtype_bits(view.dtype) % 8 != 0 ? 1 : item_size(view.dtype);
   }
 
   const std::int64_t gathered_;
-  Buffers buffers_;
+  Borrowed borrowed_;
   MaskStore masks_;
   std::atomic<std::int64_t> read_{0};
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::pair<std::int64_t, std::function<py::object()>>> finished_;
   int seen_shards_ = 0;
-  static const std::byte* bytes_of(const py::buffer_info& info) {
-    return static_cast<const std::byte*>(info.ptr);
-  }
 
   // By (shard, segment); kept alive by the shard until it is finished.
-  std::map<std::pair<int, int>, std::pair<std::weak_ptr<const py::buffer_info>, DType>> merged_;
+  std::map<std::pair<int, int>, std::weak_ptr<const Made>> made_;
   std::map<std::pair<int, int>, std::weak_ptr<Combine>> combines_;
   std::map<std::pair<int, int>, std::weak_ptr<const Packing>> packings_;
   const std::shared_ptr<ReadAhead> read_ahead_ = std::make_shared<ReadAhead>();

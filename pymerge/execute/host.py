@@ -18,6 +18,17 @@ from pymerge.plan.values import Staged, TensorTask
 __all__ = ["HostFeeder"]
 
 
+class _Whole:
+    """Merged bytes, all of them in memory until they are written; see `Engine.fill_made`."""
+
+    def __init__(self, data: Any) -> None:
+        self._data = data
+
+    def read(self, begin: int, out: Any, once: bool) -> None:
+        """Copy bytes from `begin` on."""
+        out[:] = self._data[begin : begin + len(out)]
+
+
 class HostFeeder:
     """Any backend's Ops on whole tensors, one after the other; the engine only writes. For the reference."""
 
@@ -58,7 +69,7 @@ class HostFeeder:
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)
-        self._engine.fill_bytes(shard, segment, out.view(np.uint8), task.dtype.code)
+        self._engine.fill_made(shard, segment, _Whole(out.view(np.uint8)), task.dtype.code)
 
     def stage(self, source: Staged, request: Combine) -> None:
         """Nothing: a staged source is made again when it is read."""

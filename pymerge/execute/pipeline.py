@@ -1,8 +1,9 @@
 """Tensors through a device: read, copied in, measured, combined and copied out, all at the same time.
 
-Threads of a pipeline: some load sources, one runs kernels, one waits for results. A task comes aboard when there
-is room for its sources and its output together, in the order in which tasks were started; it stays until its
-combine is done, so that its sources are copied in once. Nothing here knows what a device is: see `Lane`.
+Threads of a pipeline: some load sources, one runs kernels, one waits for combines. A task comes aboard when there
+is room for its sources and its output together, in the order in which tasks were started. Its sources stay until its
+combine is done, so that they are copied in once; its output stays until it was read, piece by piece, by those who
+write it: the host holds no tensor. Nothing here knows what a device is: see `Lane`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import queue
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock, Thread
 from typing import Any, ClassVar, Protocol, TypeAlias
 
@@ -28,6 +30,7 @@ __all__ = [
     "Failure",
     "Job",
     "Lane",
+    "Made",
     "MeasureJob",
     "Merged",
     "OnHost",
@@ -59,8 +62,12 @@ class Lane(Protocol):
         """Start one combine."""
         ...
 
-    def finish(self, made: Any) -> Any:
-        """Wait for a combine; its bytes, a buffer."""
+    def wait(self, made: Any) -> None:
+        """Return when a combine is done."""
+        ...
+
+    def copy_out(self, made: Any, begin: int, out: Any) -> None:
+        """Copy bytes of what a combine made, from a place on, into a buffer; called by several threads."""
         ...
 
 
@@ -80,12 +87,17 @@ class MeasureJob:
 
 @dataclass(frozen=True, slots=True)
 class CombineJob:
-    """A task's combine, of a segment of a shard."""
+    """A task's combine, of a segment of a shard.
+
+    Attributes:
+        edges: bytes at its begin and its end that share a block of the output with other segments.
+    """
 
     shard: int
     segment: int
     task: TensorTask
     request: Combine
+    edges: tuple[int, int]
     is_last: ClassVar[bool] = True
 
 
@@ -100,12 +112,61 @@ class Answer:
     answer: object
 
 
+class Made:
+    """What a combine made: on the device until it was read once, but for its edges.
+
+    These are copied out at once. They share blocks of the output with other tensors and are not read before those are
+    made; what is between them waits for nothing but the writer.
+    """
+
+    def __init__(self, lane: Lane, made: Any, nbytes: int, edges: tuple[int, int], let_go: Callable[[], None]) -> None:
+        """`let_go`: called when nothing is on the device any more."""
+        self._lane = lane
+        self._made = made
+        self._lock = Lock()
+        self._let_go = let_go
+        head, tail = edges if sum(edges) < nbytes else (nbytes, 0)
+        self._inner = (head, nbytes - tail)
+        self._left = nbytes - head - tail
+        self._edges = [(begin, bytearray(size)) for begin, size in ((0, head), (nbytes - tail, tail)) if size]
+        for begin, data in self._edges:
+            lane.copy_out(made, begin, memoryview(data))
+        if not self._left:
+            self._go()
+
+    def read(self, begin: int, out: Any, once: bool) -> None:
+        """Copy bytes from `begin` on into a buffer; see `Engine.fill_made`."""
+        end = begin + len(out)
+        for first, data in self._edges:
+            low, high = max(begin, first), min(end, first + len(data))
+            if low < high:
+                out[low - begin : high - begin] = memoryview(data)[low - first : high - first]
+        low, high = max(begin, self._inner[0]), min(end, self._inner[1])
+        if low >= high:
+            return
+        made, part = self._made, out[low - begin : high - begin]
+        if made is None and not once:
+            part[:] = bytes(high - low)
+            return
+        self._lane.copy_out(made, low, part)
+        if once:
+            with self._lock:
+                self._left -= high - low
+                is_last = self._left == 0
+            if is_last:
+                self._go()
+
+    def _go(self) -> None:
+        self._made = None
+        self._let_go()
+
+
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A combine's bytes."""
+    """A combine is done."""
 
     job: CombineJob
-    data: Any
+    made: Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +193,17 @@ def bytes_needed(task: TensorTask) -> int:
 
 @dataclass(slots=True, eq=False)
 class _Stay:
-    """A task on its way; `loading`: sources that are not there yet."""
+    """A task on its way.
+
+    Attributes:
+        need: bytes that it comes aboard with, and `held`, those that it still has there.
+        refused: there was less room than it was thought.
+        loading: sources that are not there yet.
+    """
 
     task: TensorTask
     need: int
+    held: int = 0
     job: Job | None = None
     aboard: bool = False
     refused: bool = False
@@ -193,7 +261,7 @@ class Pipeline:
             self._admit()
 
     def forget(self, task: TensorTask) -> None:
-        """Let a task go that will not be combined here."""
+        """Let a task go that will not be combined here, or whose output was read."""
         with self._lock:
             stay = self._stays.get(id(task))
             if stay is not None:
@@ -242,8 +310,8 @@ class Pipeline:
             operands = [stay.operands[place] for place in range(len(task.sources))]
             try:
                 if isinstance(job, CombineJob):
-                    made = self._lane.combine(job.request, operands, task.compute, task.dtype, task.count)
-                    self._made.put((stay, job, made))
+                    combine = self._lane.combine
+                    self._made.put((stay, job, combine(job.request, operands, task.compute, task.dtype, task.count)))
                     continue
                 answer = self._lane.measure(job.request, operands, task.compute)
             except NoRoom:
@@ -262,17 +330,26 @@ class Pipeline:
     def _finish_all(self) -> None:
         while (item := self._made.get()) is not None:
             stay, job, made = item
-            data = self._lane.finish(made)
+            self._lane.wait(made)
             with self._lock:
-                self._leave(stay)
-            self._post(Merged(job, data))
+                stay.operands.clear()
+                self._hold(stay, stay.task.nbytes)
+                self._admit()
+            result = Made(self._lane, made, stay.task.nbytes, job.edges, partial(self.forget, stay.task))
+            # Its memory goes when the last part of it is read.
+            del item, made
+            self._post(Merged(job, result))
 
     # With the lock held:
+
+    def _hold(self, stay: _Stay, nbytes: int) -> None:
+        self._used += nbytes - stay.held
+        stay.held = nbytes
 
     def _admit(self) -> None:
         while self._waiting and (not self._used or self._used + self._waiting[0].need <= self._room):
             stay = self._waiting.popleft()
-            self._used += stay.need
+            self._hold(stay, stay.need)
             stay.aboard, stay.refused = True, False
             stay.loading = len(stay.task.sources)
             for place in range(stay.loading):
@@ -293,7 +370,7 @@ class Pipeline:
         # Less than it was thought to: fewer tasks at a time, or, of the only one, none here.
         stay.operands.clear()
         stay.aboard = False
-        self._used -= stay.need
+        self._hold(stay, 0)
         if self._used:
             self._room = min(self._room, self._used)
             self._waiting.appendleft(stay)
@@ -313,6 +390,5 @@ class Pipeline:
     def _leave(self, stay: _Stay) -> None:
         del self._stays[id(stay.task)]
         stay.operands.clear()
-        if stay.aboard:
-            self._used -= stay.need
+        self._hold(stay, 0)
         self._admit()

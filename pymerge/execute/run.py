@@ -27,8 +27,10 @@ from pymerge.schedule.values import Schedule, Shard
 __all__ = ["execute"]
 
 _WRITERS = 2
-#: Threads that read for a device, at most.
+#: Threads that read for a device, at most; and the part of the memory budget that they may have in pieces on their way
+#: to devices.
 _LOADERS = 6
+_STAGED = 8
 
 
 def _make_feeder(
@@ -46,8 +48,9 @@ def _make_feeder(
     from pymerge.execute.warm import WarmUp
 
     before = WarmUp(plan.method, plan.tasks, ops).wait if ops.compiles_at_launch else None
-    lanes = load_lanes(backend, devices, vram)
-    return DeviceFeeder(engine, lanes, min(_LOADERS, resources.threads), resources.in_place, before)
+    loaders = min(_LOADERS, resources.threads)
+    lanes = load_lanes(backend, devices, vram, resources.memory // _STAGED // loaders)
+    return DeviceFeeder(engine, lanes, loaders, schedule, before)
 
 
 def _reserve(schedule: Schedule, folder: Path, reflink: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,67 @@ def test_more_threads_than_the_system_gives_are_an_error() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert answer == "the system cannot start 5000 threads; give a smaller number with --threads\n"
+
+
+class Elsewhere:
+    """float32 values that are not the engine's; what was read once is gone afterwards."""
+
+    def __init__(self, values: np.ndarray, error: Exception | None = None) -> None:
+        self._bytes = values.astype(np.float32).view(np.uint8).copy()
+        self._error = error
+        self.times = np.zeros(self._bytes.size, np.int64)
+        self.calls = 0
+
+    def read(self, begin: int, out: memoryview, once: bool) -> None:
+        if self._error:
+            raise self._error
+        there = slice(begin, begin + len(out))
+        out[:] = self._bytes[there].tobytes()
+        if once:
+            self.calls += 1
+            self.times[there] += 1
+            self._bytes[there] = 0
+
+
+@pytest.mark.parametrize("settings", [SCARCE, AMPLE], ids=["scarce", "ample"])
+def test_what_is_made_elsewhere_is_read_once_and_by_blocks(tmp_path: Path, settings: dict[str, int]) -> None:
+    order = np.random.default_rng(2)
+    values = [order.normal(size=size).astype(np.float32) for size in (1, 3000, 0, 7, 1024, 5000)]
+    made = [Elsewhere(each) for each in values]
+    engine = start(**settings)
+    open_shard(engine, tmp_path, "out", [each.nbytes for each in values])
+    for at in order.permutation(len(made)):
+        engine.fill_made(0, at, made[at], "F32")
+    wait_for(engine, shards=1)
+    engine.stop()
+    assert (tmp_path / "out").read_bytes() == b"".join(each.tobytes() for each in values)
+    assert all((each.times == 1).all() for each in made)
+    assert [each.calls for each in made] == [1, 3, 0, 1, 2, 6]
+
+
+def test_what_a_read_elsewhere_raises_reaches_the_caller_and_stays(tmp_path: Path) -> None:
+    engine = start(**AMPLE)
+    open_shard(engine, tmp_path, "out", [400_000])
+    engine.fill_made(0, 0, Elsewhere(np.ones(100_000), ZeroDivisionError("the device is gone")), "F32")
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError, match="the device is gone"):
+            wait_for(engine, shards=1)
+    engine.stop()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("bad", "first"), [([10, 2000], 10), ([1500, 2500], 1500), ([2500], 2500), ([], -1)])
+def test_the_first_nonfinite_value_made_elsewhere(tmp_path: Path, bad: list[int], first: int) -> None:
+    # The first block is never filled: it shares its bytes with a segment that is not there.
+    engine = start(**AMPLE)
+    open_shard(engine, tmp_path, "out", [4, 4 * 3000])
+    values = np.ones(3000, np.float32)
+    values[bad] = np.nan
+    made = Elsewhere(values)
+    engine.fill_made(0, 1, made, "F32")
+    deadline = time.monotonic() + 20
+    while made.times.sum() < 4 * 3000 - 4092 and not engine.take_nonfinite():
+        assert time.monotonic() < deadline
+        engine.wait(0.01)
+    assert engine.locate_nonfinite(0, 1) == first
+    engine.stop()

@@ -1,31 +1,33 @@
-// Memory of Python's that threads of the core read.
+// What is Python's and threads of the core use.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <memory>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 namespace pymerge::bindings {
 
 namespace py = pybind11;
 
-// Python's buffers that workers read. A worker that is done with one cannot let go of it, since
+// Buffers and objects that workers use. A worker that is done with one cannot let go of it, since
 // that takes the GIL, whose holder may be waiting for a lock of the worker's: it is noted here.
-class Buffers {
+class Borrowed {
  public:
-  ~Buffers() { release(); }
+  ~Borrowed() { release(); }
 
-  std::shared_ptr<const py::buffer_info> hold(const py::buffer& buffer) {
-    return {new py::buffer_info(buffer.request()), [this](py::buffer_info* info) {
+  template <typename T>
+  std::shared_ptr<const T> hold(T thing) {
+    return {new T(std::move(thing)), [this](T* done) {
               const std::lock_guard lock(mutex_);
-              done_.emplace_back(info);
+              done_.push_back(std::shared_ptr<T>(done));
             }};
   }
   // With the GIL.
   void release() {
-    std::vector<std::unique_ptr<py::buffer_info>> done;
+    std::vector<std::shared_ptr<void>> done;
     {
       const std::lock_guard lock(mutex_);
       done.swap(done_);
@@ -34,7 +36,7 @@ class Buffers {
 
  private:
   std::mutex mutex_;
-  std::vector<std::unique_ptr<py::buffer_info>> done_;
+  std::vector<std::shared_ptr<void>> done_;
 };
 
 }  // namespace pymerge::bindings
