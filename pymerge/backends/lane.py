@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import local
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 import torch
 
 from pymerge.backends.protocol import NoRoom, Ops
@@ -22,6 +21,12 @@ __all__ = ["TorchLane", "free_memory"]
 #: filled while the other is copied in. What is copied out goes through one of its own size, or this, for each thread.
 _PIECES = (1 << 20, 16 << 20)
 _PART = 4 << 20
+#: What is loaded together begins at multiples of this, as tensors do.
+_APART = 512
+
+#: Fills a buffer with bytes of a source from a place on; and where that source begins and ends among those loaded.
+_Read: TypeAlias = Callable[[int, Any], None]
+_Part: TypeAlias = tuple[int, int, _Read]
 #: Of the memory that a lane may use, the share for sources and outputs: the rest is the kernels'.
 _SHARE = 0.85
 
@@ -31,6 +36,21 @@ def free_memory(device: torch.device) -> int:
     if device.type != "cuda":
         return 1 << 30
     return int(torch.cuda.mem_get_info(device)[0])
+
+
+def _read_parts(parts: list[_Part], begin: int, out: Any) -> None:
+    """Fill a window of what parts make together; what is between them stays as it is."""
+    end = begin + len(out)
+    for first, last, read in parts:
+        low, high = max(begin, first), min(end, last)
+        if low < high:
+            read(low - first, out[low - begin : high - begin])
+
+
+def _read_all(total: int, parts: list[_Part]) -> torch.Tensor:
+    whole = torch.empty(total, dtype=torch.uint8)
+    _read_parts(parts, 0, whole.numpy())
+    return whole
 
 
 @dataclass(slots=True)
@@ -87,34 +107,38 @@ class TorchLane:
         except (torch.OutOfMemoryError, ResourceError) as error:
             raise NoRoom(str(error)) from error
 
-    def load(self, source: Any, read: Callable[[int, Any], None]) -> _Loaded:
-        """Copy a source in, through pinned memory; several threads at once."""
-        dtype = getattr(torch, source.dtype.name)
-        if not source.nbytes:
-            return _Loaded(torch.empty(0, dtype=dtype, device=self._device), None)
-        if not self._is_cuda:
-            whole = np.empty(source.nbytes, np.uint8)
-            read(0, whole)
-            return _Loaded(torch.from_numpy(whole).view(dtype), None)
+    def load(self, sources: Sequence[Any], reads: Sequence[_Read]) -> list[_Loaded]:
+        """Copy sources in with one transfer, through pinned memory; several threads at once."""
+        total, parts = 0, []
+        for source, read in zip(sources, reads, strict=True):
+            parts.append((total, total + source.nbytes, read))
+            total -= -source.nbytes // _APART * _APART
+        whole, there = self._copy_in(total, parts) if self._is_cuda else (_read_all(total, parts), None)
+        return [
+            _Loaded(whole[begin:end].view(getattr(torch, source.dtype.name)), there)
+            for source, (begin, end, _) in zip(sources, parts, strict=True)
+        ]
+
+    def _copy_in(self, total: int, parts: list[_Part]) -> tuple[torch.Tensor, torch.cuda.Event]:
         if not hasattr(self._threads, "stream"):
             self._threads.stream = torch.cuda.Stream(self._device)
             self._threads.pieces = [_Piece(self._piece), _Piece(self._piece)]
         with self._on(self._work):
             # Of the kernels' pool, so that one pool serves all; what they used it for last may not be done yet.
-            tensor = torch.empty(source.nbytes, dtype=torch.uint8, device=self._device)
+            tensor = torch.empty(total, dtype=torch.uint8, device=self._device)
             self._threads.stream.wait_stream(self._work)
         with self._on(self._threads.stream):
-            for begin in range(0, source.nbytes, self._piece):
-                size = min(self._piece, source.nbytes - begin)
+            for begin in range(0, total, self._piece):
+                size = min(self._piece, total - begin)
                 piece = self._threads.pieces[0]
                 self._threads.pieces.reverse()
                 piece.free.synchronize()
-                read(begin, piece.array[:size])
+                _read_parts(parts, begin, piece.array[:size])
                 tensor[begin : begin + size].copy_(piece.tensor[:size], non_blocking=True)
                 piece.free.record()
             there = torch.cuda.Event()
             there.record()
-        return _Loaded(tensor.view(dtype), there)
+        return tensor, there
 
     def _take(self, operands: list[_Loaded]) -> list[torch.Tensor]:
         for operand in operands:

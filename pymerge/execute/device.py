@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from pymerge import _core
 from pymerge.checkpoint.values import Source
 from pymerge.execute.feeders import StreamFeeder, find_copied, find_packed
+from pymerge.execute.lanes import Lane
 from pymerge.execute.pipeline import (
     Answer,
     CombineJob,
     Failure,
-    Lane,
     MeasureJob,
     Merged,
     Outcome,
