@@ -67,8 +67,6 @@ _BACKENDS: dict[str, Callable[[], str]] = {
 
 #: Those that compute on torch tensors of a device, best first.
 DEVICE_BACKENDS = ("cuda", "triton")
-#: Of a device's free memory, the share that is used unless told otherwise.
-_FREE = 0.8
 
 
 def available() -> list[tuple[str, bool, str]]:
@@ -149,11 +147,12 @@ def load_lanes(name: str, devices: Sequence[str], memory: int | None, staging: i
     Raises:
         BackendError: there is no such device.
     """
+    from pymerge.backends.choice import free_share
     from pymerge.backends.lane import TorchLane, free_memory
 
     ops, default = _load_device(name)
     chosen = resolve_devices(name, devices) or [default]
-    free = [int(_FREE * free_memory(device)) if memory is None else memory for device in chosen]
+    free = [free_share(free_memory(device)) if memory is None else memory for device in chosen]
     return [TorchLane(ops, device, room, staging // len(chosen)) for device, room in zip(chosen, free, strict=True)]
 
 

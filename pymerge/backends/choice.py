@@ -11,7 +11,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MARGIN", "SMALL", "Choice", "DeviceFigures", "Work", "choose", "expect_cpu", "expect_device", "say_seconds"]
+__all__ = [
+    "MARGIN",
+    "SMALL",
+    "Choice",
+    "DeviceFigures",
+    "Work",
+    "choose",
+    "device_room",
+    "expect_cpu",
+    "expect_device",
+    "free_share",
+    "say_seconds",
+]
 
 #: Of a device's copy rate, what kernels reach (docs/performance.md, an H100: 0.3 and more, but for row_divergence with
 #: 0.12 to 0.21): a low guess, since transfers take ten times as long.
@@ -21,6 +33,10 @@ MARGIN = 1.5
 #: Bytes read and written up to which nothing is asked of any GPU: starting to use one takes seconds, in which two
 #: slow lanes move as much.
 SMALL = 4 << 30
+#: Of a device's free memory, the share that is used unless told otherwise; and of what is used, the share for sources
+#: and outputs: the rest is the kernels'.
+_FREE = 0.8
+_SHARE = 0.85
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +69,14 @@ class DeviceFigures:
         into, out: bytes per second from and to pinned memory of the host.
         copy: bytes per second, read and written, within its memory.
         start: seconds until its first kernel can run in a new process.
+        memory: bytes that it has.
     """
 
     into: float
     out: float
     copy: float
     start: float
+    memory: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +102,16 @@ def expect_device(work: Work, devices: Sequence[DeviceFigures]) -> float:
         (work.loaded * work.read_cost + work.written * work.write_cost) / work.threads,
     )
     return max(each.start for each in devices) + max(parts)
+
+
+def free_share(free: float) -> int:
+    """Bytes of a device that are used where so many are free."""
+    return int(_FREE * free)
+
+
+def device_room(memory: int) -> int:
+    """Bytes of tensors, sources and output together, that there is room for in so much of a device's memory."""
+    return int(_SHARE * memory)
 
 
 def choose(cpu: float, device: float, backend: str) -> Choice:

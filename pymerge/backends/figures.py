@@ -104,4 +104,5 @@ def measure_figures(began: float) -> DeviceFigures:
         out=rate(lambda: here.copy_(there, non_blocking=True), _COPIED),
         copy=rate(lambda: other.copy_(there), 2 * _COPIED),
         start=start,
+        memory=torch.cuda.get_device_properties(device).total_memory,
     )

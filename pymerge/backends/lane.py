@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from pymerge.backends.choice import device_room
 from pymerge.backends.protocol import NoRoom, Ops
 from pymerge.dtypes import DType
 from pymerge.errors import ResourceError
@@ -27,8 +28,6 @@ _APART = 512
 #: Fills a buffer with bytes of a source from a place on; and where that source begins and ends among those loaded.
 _Read: TypeAlias = Callable[[int, Any], None]
 _Part: TypeAlias = tuple[int, int, _Read]
-#: Of the memory that a lane may use, the share for sources and outputs: the rest is the kernels'.
-_SHARE = 0.85
 
 
 def free_memory(device: torch.device) -> int:
@@ -93,7 +92,7 @@ class TorchLane:
     @property
     def room(self) -> int:
         """Bytes of sources and outputs that may be aboard."""
-        return int(self._memory * _SHARE)
+        return device_room(self._memory)
 
     @contextmanager
     def _on(self, stream: torch.cuda.Stream | None) -> Iterator[None]:

@@ -55,7 +55,7 @@ def merge(
     chosen, devices = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
         plan(
-            recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, reflink, cache,
+            recipe, out, threads, memory, vram, seed, shard_size, lenient, allow_crimes, reflink, cache,
             out_format=out_format, gguf_like=gguf_like, answer=answer,
         )  # fmt: skip
         return
@@ -123,5 +123,7 @@ def _summarize(report: MergeReport) -> None:
     )
     if done.reason:
         note(f"merged by {done.backend}: {done.reason}")
+    if done.no_room:
+        note(f"{format_count(done.no_room, 'tensor')} had no room on a GPU: merged by the processors")
     for tensor, count in done.nonfinite.items():
         note(f"warning: {tensor}: {format_count(count, 'value')} not finite")

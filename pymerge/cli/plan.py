@@ -10,7 +10,7 @@ import typer
 from pymerge.backends.choice import say_seconds
 from pymerge.cli import options
 from pymerge.cli.console import Format, note, print_facts, print_json, print_table
-from pymerge.cli.quantities import format_bytes
+from pymerge.cli.quantities import format_bytes, format_count
 
 if TYPE_CHECKING:
     from pymerge.schedule import Schedule
@@ -21,6 +21,7 @@ def plan(
     out: Annotated[Path, typer.Option("--out", help="Where the merge would go; its disk is looked at.")] = Path(),
     threads: options.threads = None,
     memory: options.memory = None,
+    vram: options.vram = None,
     seed: options.seed = 0,
     shard_size: options.shard_size = "5B",  # type: ignore[assignment]  # Typer parses it
     lenient: options.lenient = False,
@@ -47,14 +48,16 @@ def plan(
         gguf_like=gguf_like,
         cache=cache,
     )
-    show_plan(schedule, out, answer, reflink=reflink, tensors=tensors)
+    show_plan(schedule, out, answer, reflink=reflink, tensors=tensors, vram=vram)
 
 
-def show_plan(schedule: Schedule, out: Path, answer: Format, *, reflink: bool, tensors: bool = False) -> None:
+def show_plan(
+    schedule: Schedule, out: Path, answer: Format, *, reflink: bool, tensors: bool = False, vram: int | None = None
+) -> None:
     """Say what a merge into the folder `out` would read, write and need."""
     from pymerge.output.forecast import describe_tasks, forecast
 
-    facts = forecast(schedule, out, reflink=reflink)
+    facts = forecast(schedule, out, reflink=reflink, vram=vram)
     if answer is Format.JSON:
         print_json({**facts, "tensors": describe_tasks(schedule.plan)} if tensors else facts)
         return
@@ -83,6 +86,7 @@ def _phrase(facts: dict[str, Any]) -> dict[str, str]:
         "writes": f"{format_bytes(facts['written'])} in {facts['shards']} x {facts['format']}",
         "memory": f"up to {format_bytes(facts['memory'])}, {facts['threads']} threads",
         "time": _phrase_time(facts),
+        **({"GPU": _phrase_room(facts)} if facts["room"] is not None else {}),
         "disk": f"{format_bytes(facts['needed'])} needed, {format_bytes(facts['free'])} free{room}",
     }
 
@@ -96,6 +100,13 @@ def _phrase_time(facts: dict[str, Any]) -> str:
         *([f"no GPU: {facts['no_device']}"] if facts["no_device"] else []),
     ]
     return f"{found} ({'; '.join(rest)})"
+
+
+def _phrase_room(facts: dict[str, Any]) -> str:
+    room = format_bytes(facts["room"])
+    if not facts["no_room"]:
+        return f"room for every tensor, {room}"
+    return f"{room}, too little for {format_count(facts['no_room'], 'tensor')}, which the processors merge"
 
 
 def _join(task: dict[str, Any]) -> str:

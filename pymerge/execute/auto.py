@@ -9,7 +9,18 @@ import time
 from dataclasses import dataclass, replace
 
 from pymerge.backends import DEVICE_BACKENDS, resolve_backend
-from pymerge.backends.choice import SMALL, Choice, DeviceFigures, Work, choose, expect_cpu, expect_device, say_seconds
+from pymerge.backends.choice import (
+    SMALL,
+    Choice,
+    DeviceFigures,
+    Work,
+    choose,
+    device_room,
+    expect_cpu,
+    expect_device,
+    free_share,
+    say_seconds,
+)
 from pymerge.backends.figures import find_devices, load_figures, measure_figures
 from pymerge.checkpoint.values import StoredTensor
 from pymerge.errors import BackendError
@@ -27,6 +38,7 @@ class Expectation:
         cpu: by the processors.
         backend, device: the best backend of devices, and the seconds of the current GPU; None where none can be used.
         why_not: what stands against it; empty without a GPU.
+        room: bytes of one tensor's sources and output that the GPU has room for; None where none can be used.
         partial: there are sources that are derived while they are read, and what that takes is not in it.
     """
 
@@ -34,6 +46,7 @@ class Expectation:
     backend: str | None = None
     device: float | None = None
     why_not: str = ""
+    room: int | None = None
     partial: bool = False
 
 
@@ -71,11 +84,13 @@ def _add_device(expected: Expectation, work: Work, device: str) -> Expectation:
         found.append(_find_backend())
         return measure_figures(began)
 
-    seconds = expect_device(work, [load_figures(device, measure)])
+    figures = load_figures(device, measure)
+    seconds = expect_device(work, [figures])
     # Of kept figures it is not known which backend can run now: that takes torch, which is for who needs it.
     if not found and choose(expected.cpu, seconds, "").backend != "cpu":
         found.append(_find_backend())
-    return replace(expected, backend=found[0] if found else DEVICE_BACKENDS[0], device=seconds)
+    room = device_room(free_share(figures.memory))
+    return replace(expected, backend=found[0] if found else DEVICE_BACKENDS[0], device=seconds, room=room)
 
 
 def _find_backend() -> str:

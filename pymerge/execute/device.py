@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pymerge import _core
 from pymerge.checkpoint.values import Source
 from pymerge.execute.feeders import StreamFeeder, find_copied, find_packed
-from pymerge.execute.lanes import Lane
+from pymerge.execute.lanes import Lane, bytes_needed
 from pymerge.execute.pipeline import (
     Answer,
     CombineJob,
@@ -17,7 +17,6 @@ from pymerge.execute.pipeline import (
     Merged,
     Outcome,
     Pipeline,
-    bytes_needed,
 )
 from pymerge.ops import Combine, Measure
 from pymerge.plan.values import Staged, TensorTask
@@ -56,11 +55,17 @@ class DeviceFeeder:
         self._pipelines = [Pipeline(lane, self._outcomes.put, loaders, before, self._stream.reader) for lane in lanes]
         self._given = [0] * len(lanes)
         self._chosen: dict[int, int] = {}
+        self._on_host: set[int] = set()
 
     @property
     def ahead(self) -> int:
         """See `Feeder`."""
         return max(StreamFeeder.ahead, min(sum(self._rooms), _AHEAD * len(self._rooms)))
+
+    @property
+    def no_room(self) -> int:
+        """See `Feeder`."""
+        return len(self._on_host)
 
     def tensor(self, source: Source) -> _core.Tensor:
         """See `Feeder`."""
@@ -72,8 +77,9 @@ class DeviceFeeder:
         if id(task) not in self._chosen:
             able = [i for i, room in enumerate(self._rooms) if need <= room]
             if not able:
+                self._on_host.add(id(task))
                 return None
-            chosen = min(able, key=lambda i: (self._given[i] / self._rooms[i], i))
+            chosen = min(able, key=lambda i: (self._given[i] / max(self._rooms[i], 1), i))
             self._given[chosen] += need
             self._chosen[id(task)] = chosen
         return self._chosen[id(task)]
@@ -128,7 +134,9 @@ class DeviceFeeder:
         if isinstance(outcome, Merged):
             self._stream.let_go(job.task)
             self._engine.fill_made(outcome.job.shard, outcome.job.segment, outcome.made, job.task.dtype.code)
-        elif isinstance(job, CombineJob):
+            return
+        self._on_host.add(id(job.task))
+        if isinstance(job, CombineJob):
             self._stream.combine(job.shard, job.segment, job.task, job.request)
         else:
             self._stream.measure(job.ticket, job.task, job.request)

@@ -46,10 +46,14 @@ class Feeder(Protocol):
 
     Attributes:
         ahead: bytes of inputs that it is worth having under measure.
+        no_room: tasks that no device had room for, so far.
     """
 
     @property
     def ahead(self) -> int: ...
+
+    @property
+    def no_room(self) -> int: ...
 
     def tensor(self, source: Source) -> _core.Tensor:
         """The source as the core sees it."""
@@ -90,6 +94,7 @@ class StreamFeeder:
     #: Enough to keep two dozen workers in 4 MiB blocks, little enough that a tensor is still cached when it is
     #: combined.
     ahead = 256 << 20
+    no_room = 0
 
     def __init__(self, engine: _core.Engine, in_place: bool = True) -> None:
         """`in_place`: mapped pages may be read where they are and stay resident for a moment."""

@@ -33,6 +33,7 @@ class HostFeeder:
     """Any backend's Ops on whole tensors, one after the other; the engine only writes. For the reference."""
 
     ahead = StreamFeeder.ahead
+    no_room = 0
 
     def __init__(self, engine: _core.Engine, ops: Ops) -> None:
         self._engine = engine

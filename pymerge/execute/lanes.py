@@ -10,8 +10,14 @@ from pymerge.checkpoint.values import Source
 from pymerge.dtypes import DType
 from pymerge.execute.tensors import Read
 from pymerge.ops import Combine, Measure
+from pymerge.plan.values import TensorTask
 
-__all__ = ["Lane", "Made"]
+__all__ = ["Lane", "Made", "bytes_needed"]
+
+
+def bytes_needed(task: TensorTask) -> int:
+    """What a task holds on a device: its sources and its output."""
+    return sum(source.nbytes for source in task.sources) + task.nbytes
 
 
 class Lane(Protocol):

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeAlias
 from pymerge.backends.protocol import NoRoom
 from pymerge.checkpoint.values import Source
 from pymerge.execute.feeders import SURVEYS
-from pymerge.execute.lanes import Lane, Made
+from pymerge.execute.lanes import Lane, Made, bytes_needed
 from pymerge.execute.tensors import Read
 from pymerge.ops import Combine, Measure
 from pymerge.plan.values import TensorTask
@@ -34,7 +34,6 @@ __all__ = [
     "OnHost",
     "Outcome",
     "Pipeline",
-    "bytes_needed",
 ]
 
 #: Bytes up to which sources that wait are loaded together. A transfer costs some 20 microseconds to start, in which a
@@ -106,11 +105,6 @@ class Failure:
 
 
 Outcome: TypeAlias = Answer | Merged | OnHost | Failure
-
-
-def bytes_needed(task: TensorTask) -> int:
-    """What a task holds on a device: its sources and its output."""
-    return sum(source.nbytes for source in task.sources) + task.nbytes
 
 
 @dataclass(slots=True, eq=False)

@@ -203,4 +203,5 @@ def execute(
         digests={**kept.digests, **checkpoints.digests},
         backend=name,
         reason=choice.reason if choice else "",
+        no_room=feeder.no_room,
     )

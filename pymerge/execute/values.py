@@ -53,6 +53,7 @@ class ExecutionReport:
         digests: per output tensor, of its bytes (csrc/io/digest.h); those shared with the inputs have none.
         backend: what merged.
         reason: why auto took it; empty where it was asked for, or there was nothing to choose.
+        no_room: output tensors that no GPU had room for, which the CPU's kernels merged.
     """
 
     seconds: float
@@ -72,3 +73,4 @@ class ExecutionReport:
     digests: Mapping[str, str] = field(default_factory=dict)
     backend: str = "cpu"
     reason: str = ""
+    no_room: int = 0

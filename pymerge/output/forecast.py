@@ -7,23 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pymerge.backends.choice import device_room
 from pymerge.checkpoint.sources import Packed, Rows
 from pymerge.execute.auto import expect
+from pymerge.execute.lanes import bytes_needed
+from pymerge.ops import Copy
 from pymerge.output.fetching import count_fetched
 from pymerge.output.sharing import count_shareable
-from pymerge.plan.costs import count_costs
+from pymerge.plan.costs import count_costs, trace_program
 from pymerge.plan.values import MergePlan, Staged, TensorTask
 from pymerge.schedule.values import Schedule
 
 __all__ = ["describe_tasks", "forecast"]
 
 
-def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[str, Any]:
+def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True, vram: int | None = None) -> dict[str, Any]:
     """The plan in numbers, as plain values; sizes in bytes. Reads no weight; measures this machine for a moment.
 
     Args:
         folder: where the output would go; it need not exist.
         reflink: what the file system can share is neither read nor written.
+        vram: bytes of a GPU that may be used; None takes most of the one that is here, if there is one.
 
     Raises:
         ResourceError: there is no memory to find out how fast this machine is.
@@ -34,6 +38,7 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[
     shared = count_shareable(schedule, existing) if reflink else 0
     needed = sum(shard.size for shard in schedule.shards) - shared
     expected = expect(schedule, costs, shared)
+    room = expected.room if vram is None else device_room(vram)
     seconds = {"cpu": expected.cpu, **({expected.backend: expected.device} if expected.backend else {})}
     return {
         "method": plan.method.name,
@@ -54,10 +59,18 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True) -> dict[
         "seconds": seconds,
         "partial": expected.partial,
         "no_device": expected.why_not,
+        "room": room,
+        "no_room": 0 if room is None else _count_too_large(plan, room),
         "needed": needed,
         "free": shutil.disk_usage(existing).free,
         "warnings": [str(problem) for problem in plan.warnings],
     }
+
+
+def _count_too_large(plan: MergePlan, room: int) -> int:
+    """Merged tensors whose sources and output need more."""
+    large = [task for task in plan.tasks if task.inputs is not None and bytes_needed(task) > room]
+    return sum(not isinstance(trace_program(plan.method, task).combine, Copy) for task in large)
 
 
 def describe_tasks(plan: MergePlan) -> list[dict[str, Any]]:

@@ -90,7 +90,7 @@ def test_no_rate_that_grows_takes_a_merge_from_the_device(
 
 
 #: An H100 on a fast bus, as docs/performance.md has it: seven seconds to start, copies within it of 3 TB/s.
-FAST = DeviceFigures(into=50e9, out=50e9, copy=3e12, start=6.6)
+FAST = DeviceFigures(into=50e9, out=50e9, copy=3e12, start=6.6, memory=80e9)
 GIVEN = Work(0, 0, 0, 0.0, read_cost=0.16e-9, write_cost=0.45e-9, threads=2)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +14,7 @@ from pymerge.backends import figures
 from pymerge.backends.choice import DeviceFigures
 from pymerge.backends.figures import find_devices, load_figures, measure_figures
 
-FOUND = DeviceFigures(into=25e9, out=24e9, copy=3e12, start=4.0)
+FOUND = DeviceFigures(into=25e9, out=24e9, copy=3e12, start=4.0, memory=80e9)
 
 
 @pytest.fixture
@@ -145,6 +146,9 @@ class Torch:
     def synchronize(self) -> None:
         pass
 
+    def get_device_properties(self, device: str) -> SimpleNamespace:
+        return SimpleNamespace(total_memory=80e9)
+
     def empty(self, size: int, **_: object) -> Memory:
         return Memory(size, self.copied)
 
@@ -157,5 +161,6 @@ def test_a_measurement_copies_each_way_after_a_first_time(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "torch", fake)
     found = measure_figures(began=time.perf_counter() - 5)
     assert 5 <= found.start < 60
+    assert found.memory == 80e9
     assert fake.copied == [64 << 20] * 6
     assert min(found.into, found.out, found.copy) > 0

@@ -13,10 +13,11 @@ from execute.merges import METHODS, make_recipe, random_tensors, run, schedule, 
 from safetensors.numpy import save_file
 
 import pymerge
+from pymerge.backends.choice import device_room
 from pymerge.bench.device import bench_device
 from pymerge.bench.kernels import KERNELS
 from pymerge.errors import BackendError, NonFiniteError
-from pymerge.execute.pipeline import bytes_needed
+from pymerge.execute.lanes import bytes_needed
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def test_what_a_device_has_no_room_for(tmp_path: Path, mixed: list[Path], backen
     expected = run(made, tmp_path / "cpu", backend="cpu").files
     needs = sorted(bytes_needed(task) for task in made.plan.tasks)
     for name, vram in (("some", 2 * needs[len(needs) // 2]), ("none", 1)):
-        assert run(made, tmp_path / name, backend=backend, vram=vram).files == expected
+        done = run(made, tmp_path / name, backend=backend, vram=vram)
+        assert done.files == expected
+        assert done.report.no_room == sum(need > device_room(vram) for need in needs)
 
 
 def test_what_is_not_finite_is_found_alike(tmp_path: Path, backend: str) -> None:

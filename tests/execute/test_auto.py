@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pymerge.backends.choice import Choice, DeviceFigures, Work
 from pymerge.cli import app
 from pymerge.errors import BackendError, ResourceError
 from pymerge.execute import auto, expect, probe, run
+from pymerge.execute.lanes import bytes_needed
 from pymerge.plan.costs import count_costs
 from pymerge.schedule import Schedule, make_schedule
 
@@ -31,7 +33,7 @@ TIES = {
 }
 COPY = {"merge_method": "passthrough", "models": [{"model": "a"}]}
 #: Much faster than any merge needs, and there at once.
-QUICK = DeviceFigures(into=1e15, out=1e15, copy=1e15, start=0.0)
+QUICK = DeviceFigures(into=1e15, out=1e15, copy=1e15, start=0.0, memory=80e9)
 #: What a merge of minutes is on processors.
 LONG = Work(1 << 40, 1 << 40, 1 << 39, compute_seconds=1e4, read_cost=1e-15, write_cost=1e-15, threads=2)
 
@@ -152,6 +154,28 @@ def test_the_plan_tells_each_choice(gpu: list[str], here: Path) -> None:
     assert "time     about 83 min by cpu, under 1 s by cuda (files as fast as memory)" in shown.splitlines()
     facts = json.loads(CliRunner().invoke(app, ["plan", "r.yml", "--format", "json"]).stdout)
     assert set(facts["seconds"]) == {"cpu", "cuda"}
+    # 0.8 of the device, 0.85 of that for tensors.
+    assert "GPU      room for every tensor, 54.4 GB" in shown.splitlines()
+    assert (facts["room"], facts["no_room"]) == (54_400_000_000, 0)
+
+
+def test_the_plan_tells_what_has_no_room_on_a_gpu(here: Path) -> None:
+    (here / "r.yml").write_text(json.dumps(TIES))
+    needs = sorted(bytes_needed(task) for task in pymerge.plan(TIES).tasks)
+    large = sum(need == needs[-1] for need in needs)
+    for vram, without in [(needs[-1] / 0.85 + 2, 0), (needs[-1] / 0.85 - 2, large), (1, len(needs))]:
+        facts = json.loads(
+            CliRunner().invoke(app, ["plan", "r.yml", "--vram", f"{vram:.0f}", "--format", "json"]).stdout
+        )
+        assert facts["no_room"] == without
+    told = CliRunner().invoke(app, ["plan", "r.yml", "--vram", f"{needs[-1] / 0.85 - 2:.0f}"]).stdout
+    assert re.search(rf"^GPU +.*, too little for {large} tensors?, which the processors merge$", told, re.MULTILINE)
+    # What is copied goes to no GPU.
+    (here / "copy.yml").write_text(json.dumps(COPY))
+    facts = json.loads(CliRunner().invoke(app, ["plan", "copy.yml", "--vram", "1", "--format", "json"]).stdout)
+    assert facts["no_room"] == 0
+    # Without a GPU, and unasked, nothing is said of one.
+    assert "GPU" not in CliRunner().invoke(app, ["plan", "r.yml"]).stdout
 
 
 def test_work_has_the_bytes_of_the_plan() -> None:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pymerge.backends.protocol import NoRoom
+from pymerge.execute.lanes import bytes_needed
 from pymerge.execute.pipeline import (
     Answer,
     CombineJob,
@@ -23,7 +24,6 @@ from pymerge.execute.pipeline import (
     OnHost,
     Outcome,
     Pipeline,
-    bytes_needed,
 )
 from pymerge.ops import KeySample
 from pymerge.plan.values import TensorTask
