@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
-#include <iterator>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -54,29 +52,40 @@ class Gathered {
   }
 
   // The key of a rank (1 is the largest); `rank` becomes its rank among its equals. All keys lie in
-  // [low, high]. One counting pass over buckets, so that only one bucket of 4,096 is ordered:
-  // selecting among all of them took as long as the scan.
+  // [low, high]. Counting passes over buckets, each over the keys of the last one's bucket: to
+  // select among all of them took as long as the scan, and one bucket may be a key that is there
+  // often.
   Key choose(std::uint64_t low, std::uint64_t high, std::int64_t& rank) const {
     constexpr int kBits = 12;
-    int shift = 0;
-    while (((high - low) >> shift) >> kBits != 0) ++shift;
-    const auto bucket_of = [&](Key key) { return static_cast<std::size_t>((key - low) >> shift); };
-    std::vector<std::uint32_t> counts(std::size_t{1} << kBits, 0);
-    for (const Part& part : parts_) {
-      for (const Key* key = part.begin; key != part.end(); ++key) ++counts[bucket_of(*key)];
-    }
-    std::size_t bucket = counts.size() - 1;
-    while (counts[bucket] < rank) rank -= counts[bucket--];
+    std::vector<std::uint32_t> counts(std::size_t{1} << kBits);
     std::vector<Key> keys;
-    for (const Part& part : parts_) {
-      std::copy_if(part.begin, part.end(), std::back_inserter(keys),
-                   [&](Key key) { return bucket_of(key) == bucket; });
+    for (bool is_first = true;; is_first = false) {
+      int shift = 0;
+      while (((high - low) >> shift) >> kBits != 0) ++shift;
+      const auto bucket_of = [&](Key key) {
+        return static_cast<std::size_t>((key - low) >> shift);
+      };
+      const auto for_all = [&](const auto& use) {
+        if (!is_first) std::for_each(keys.begin(), keys.end(), use);
+        for (std::size_t i = 0; is_first && i < parts_.size(); ++i) {
+          std::for_each(parts_[i].begin, parts_[i].end(), use);
+        }
+      };
+      std::fill(counts.begin(), counts.end(), 0);
+      for_all([&](Key key) { ++counts[bucket_of(key)]; });
+      std::size_t bucket = counts.size() - 1;
+      while (counts[bucket] < rank) rank -= counts[bucket--];
+      const std::uint64_t first = low + (std::uint64_t{bucket} << shift);
+      if (shift == 0) return static_cast<Key>(first);
+      std::vector<Key> chosen;
+      chosen.reserve(counts[bucket]);
+      for_all([&](Key key) {
+        if (bucket_of(key) == bucket) chosen.push_back(key);
+      });
+      keys.swap(chosen);
+      low = first;
+      high = std::min(high, first + ((std::uint64_t{1} << shift) - 1));
     }
-    const auto nth = keys.begin() + (rank - 1);
-    std::nth_element(keys.begin(), nth, keys.end(), std::greater<Key>());
-    const Key key = *nth;
-    rank -= std::count_if(keys.begin(), nth, [&](Key other) { return other > key; });
-    return key;
   }
 
  private:
