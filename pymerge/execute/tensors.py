@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -9,6 +10,7 @@ from pymerge import _core
 from pymerge.backends.files import read_into
 from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Noise, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
+from pymerge.plan.values import Staged
 
 __all__ = ["Read", "Tensors", "open_tensors"]
 
@@ -17,7 +19,11 @@ Read: TypeAlias = Callable[[int, Any], None]
 
 
 class Tensors:
-    """Makes tensors; a file is mapped once, a derived tensor made once until it is let go."""
+    """Makes tensors; a file is mapped once, a derived tensor made once until it is let go.
+
+    What was made elsewhere, a stage's tensor, cannot be made again here: several tasks may read it (tied embeddings,
+    slices that overlap), and the last of them lets it go.
+    """
 
     def __init__(self, map_file: Callable[[str, bool], _core.MappedFile], in_place: bool = True) -> None:
         """`in_place`: mapped pages may be read where they are and stay resident for a moment."""
@@ -26,6 +32,7 @@ class Tensors:
         self._files: dict[tuple[str, bool], _core.MappedFile] = {}
         # The source is kept too, so that no other one has its identity.
         self._derived: dict[int, tuple[Source, _core.Tensor]] = {}
+        self._users: Counter[int] = Counter()
 
     def get(self, source: Source) -> _core.Tensor:
         """The tensor of a source."""
@@ -37,7 +44,8 @@ class Tensors:
         return known[1]
 
     def put(self, source: Source, tensor: _core.Tensor) -> None:
-        """Say what a source is that was made elsewhere."""
+        """Say for one more task what a source is that was made elsewhere."""
+        self._users[id(source)] += 1
         self._derived[id(source)] = (source, tensor)
 
     def reader(self, source: Source) -> Read:
@@ -48,11 +56,20 @@ class Tensors:
         return lambda begin, out: tensor.read_into(begin // size, out)
 
     def let_go(self, sources: Iterable[Source]) -> None:
-        """Forget what was derived for these sources; whoever reads it keeps it."""
+        """Forget what was derived for the sources of a task; whoever reads it keeps it."""
+        self._let_go(sources, set())
+
+    def _let_go(self, sources: Iterable[Source], done: set[int]) -> None:
+        # As often as it was put: see `follow` (execute/programs.py).
         for source in sources:
-            if not isinstance(source, StoredTensor):
+            if isinstance(source, StoredTensor) or id(source) in done:
+                continue
+            done.add(id(source))
+            self._let_go(source.parts, set() if isinstance(source, Staged) else done)
+            self._users[id(source)] -= 1
+            if self._users[id(source)] <= 0:
+                del self._users[id(source)]
                 self._derived.pop(id(source), None)
-                self.let_go(source.parts)
 
     def _stored(self, stored: StoredTensor, in_place: bool) -> _core.Tensor:
         file = self._files.get((stored.path, in_place))

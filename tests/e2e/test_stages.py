@@ -74,6 +74,14 @@ FINAL_DELLA = {
     "models": [{"model": "tuned", "parameters": {"weight": 0.5, "density": 0.5, "epsilon": 0.1}}],
     "dtype": "bfloat16",
 }
+TWICE = {
+    "name": "twice",
+    "merge_method": "slerp",
+    "base_model": "chat",
+    "slices": [{"sources": [{"model": m, "layer_range": r} for m in ("tuned", "chat")]} for r in ([0, 2], [1, 3])],
+    "parameters": {"t": 0.3},
+    "dtype": "bfloat16",
+}
 CHAINS = {
     "two": [TIES, DARE, {**{k: v for k, v in SLERP.items() if k != "name"}}],
     "three": [TIES, DARE, SLERP, FINAL_DELLA],
@@ -90,6 +98,14 @@ CHAINS = {
             "models": [{"model": name, "parameters": {"weight": 0.5}} for name in ("deep", "other")],
             "dtype": "bfloat16",
         },
+    ],
+    # Two layers of the result read one of "tuned", which both have to measure.
+    "overlapping": [TIES, {k: v for k, v in TWICE.items() if k != "name"}],
+    "overlapping inside": [
+        TIES,
+        TWICE,
+        STACKED,
+        {"merge_method": "karcher", "models": [{"model": "twice"}, {"model": "deep"}], "dtype": "bfloat16"},
     ],
 }
 
@@ -109,6 +125,21 @@ def test_stages_give_the_numbers_of_running_them_by_hand(name: str, here: Path) 
     assert pymerge.verify("cpu1", sample=None).status.value == "passed"
     inputs = json.loads(Path("cpu1/pymerge_manifest.json").read_text())["inputs"]
     assert {each["model"] for each in inputs} <= set(NAMES)
+
+
+@pytest.mark.parametrize("method", ["slerp", "nuslerp", "karcher"])
+def test_a_tied_stage_is_embedding_and_head_of_an_untied_merge(method: str, here: Path) -> None:
+    tied = {"head": False, "config": {"tie_word_embeddings": True}}
+    for seed, (name, changes) in enumerate({"a": tied, "b": tied, "c": {}}.items()):
+        toys.write_llama(here / name, seed=seed, **changes)
+    one = {"name": "one", "merge_method": "linear", "models": [{"model": "a"}, {"model": "b"}]}
+    one |= {"parameters": {"weight": 1}, "dtype": "float32"}
+    last = {"merge_method": method, "models": [{"model": "one"}, {"model": "c"}], "dtype": "float32"}
+    last |= {"slerp": {"base_model": "one", "parameters": {"t": 0.3}}, "nuslerp": {"parameters": {"weight": 1}}}.get(
+        method, {}
+    )
+    pymerge.merge(write(one, last), "out", threads=1)
+    assert read("out") == by_hand([one, last], "hand")
 
 
 def test_a_small_budget_gives_the_same_bytes(here: Path) -> None:
