@@ -67,11 +67,13 @@ _BEFORE = {
 _AFTER = {
     *HEADS, "norm", "final_norm", "final_layernorm", "final_layer_norm", "ln_f", "ln_out", "norm_f", "ln_final",
     "embedding_norm", "score", "classifier", "cls", "pooler", "qa_outputs", "project_out", "out_norm", "v_head",
+    "vocab_transform", "vocab_projector", "pred_layer", "lm_loss",
 }  # fmt: skip
 #: For names that no table holds: the first piece of text found in the name decides.
 _HINTS: tuple[tuple[str, Side], ...] = (
     ("emb", "before"), ("position", "before"), ("head", "after"), ("final", "after"), ("norm", "after"),
-    ("out", "after"), ("pool", "after"), ("class", "after"), ("logit", "after"),
+    ("out", "after"), ("pool", "after"), ("class", "after"), ("logit", "after"), ("predictions", "after"),
+    ("reward", "after"),
 )  # fmt: skip
 
 #: What a model computes by itself when it is built: (end of the name, number of dimensions or None).

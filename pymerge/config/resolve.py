@@ -16,6 +16,8 @@ def resolve(
     tensor_name: str,
     t: float,
     matched: set[Case] | None = None,
+    *,
+    selected: bool = False,
 ) -> tuple[Scalar, Location | None] | None:
     """Find what a recipe says about `parameter` for one tensor.
 
@@ -25,6 +27,7 @@ def resolve(
         tensor_name: the name that filters are tested against.
         t: position within the slice, 0 to 1, for gradients.
         matched: if given, every case that decided is added to it.
+        selected: a gradient's values cannot be mixed.
 
     Returns:
         The value and where it is written, or None if no level decides: a conditional list in which
@@ -36,23 +39,25 @@ def resolve(
             continue
         value = setting.value
         if not isinstance(value, Cases):
-            return (evaluate_gradient(value.values, t) if isinstance(value, Gradient) else value), setting.where
+            return _evaluate(value, t, selected), setting.where
         for case in value.cases:
             if case.filter is None or case.filter == "*" or case.filter in tensor_name:
                 if matched is not None:
                     matched.add(case)
-                found = case.value
-                where = case.where or setting.where
-                return (evaluate_gradient(found.values, t) if isinstance(found, Gradient) else found), where
+                return _evaluate(case.value, t, selected), case.where or setting.where
     return None
 
 
-def evaluate_gradient(values: Sequence[Scalar], t: float) -> Scalar:
-    """Interpolate numbers linearly over [0, 1]; texts and pure booleans are selected by index."""
+def _evaluate(value: Scalar | Gradient, t: float, selected: bool) -> Scalar:
+    return evaluate_gradient(value.values, t, selected=selected) if isinstance(value, Gradient) else value
+
+
+def evaluate_gradient(values: Sequence[Scalar], t: float, *, selected: bool = False) -> Scalar:
+    """Interpolate numbers linearly over [0, 1]; texts, pure booleans and what is `selected` go by index."""
     position = t * (len(values) - 1)
     lower = int(position)
     numbers = [float(value) for value in values if not isinstance(value, str)]
-    if len(numbers) < len(values) or all(isinstance(value, bool) for value in values):
+    if selected or len(numbers) < len(values) or all(isinstance(value, bool) for value in values):
         return values[lower]
     upper = min(len(values) - 1, lower + 1)
     fraction = position - lower

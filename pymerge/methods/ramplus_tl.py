@@ -13,8 +13,9 @@ def _program(inputs: Inputs) -> Program:
         return average_changes(inputs, rules)
     counts = yield Overlap(inputs.models, rules, inputs.base)
     r, alpha, epsilon = (inputs.number(name) for name in ("r", "alpha", "epsilon"))
-    ratios = [shared / max(alone, epsilon) if shared else 0.0 for alone, shared in counts]
-    return average_changes(inputs, rules, tuple(1.0 + r * min(alpha, ratio) for ratio in ratios))
+    # A model that changed nothing alone has nothing that could be strengthened.
+    ratios = [min(alpha, shared / max(alone, epsilon)) if alone else 0.0 for alone, shared in counts]
+    return average_changes(inputs, rules, tuple(1.0 + r * ratio for ratio in ratios))
 
 
 METHOD = Method(

@@ -69,7 +69,8 @@ class Binder:
     def _find(
         self, levels: Sequence[Mapping[str, Setting]], parameter: Parameter, name: str, t: float, source: Input | None
     ) -> Value | None:
-        found = resolve(levels, parameter.name, name, t, self.matched)
+        selected = parameter.kind is bool or bool(parameter.choices)
+        found = resolve(levels, parameter.name, name, t, self.matched, selected=selected)
         if found is not None:
             try:
                 return convert_value(parameter, found[0])

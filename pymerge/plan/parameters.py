@@ -20,6 +20,8 @@ def convert_value(parameter: Parameter, value: Scalar) -> Value:
     Raises:
         ValueError: it is of another kind or out of bounds; the message says what it must be.
     """
+    if isinstance(value, str) and (parameter.kind is bool or True in parameter.choices):
+        value = _WORDS.get(value.lower(), value)
     if parameter.choices:
         for choice in parameter.choices:
             if value == choice:
@@ -39,11 +41,21 @@ def convert_value(parameter: Parameter, value: Scalar) -> Value:
     return converted
 
 
+#: Booleans in quotes, as recipes for mergekit may have them.
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "t", "y", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "f", "n", "0"), False),
+}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 
 def _show(value: Scalar) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def _describe_bounds(parameter: Parameter) -> str:

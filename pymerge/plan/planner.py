@@ -136,6 +136,8 @@ def _plan_document(
         check_architectures(models, allow_crimes, findings)
         donor = models[config.base_model] if config.base_model else next(iter(models.values()))
         arranged = arrange_vocabulary(config, models, open_one, findings)
+        if config.tokenizer and not arranged.vocabulary:
+            findings.check()  # without one, every shape along the vocabulary would be told to differ
         models = arranged.models
         donor = models[donor.checkpoint.ref]
         sections = make_sections(config, grouped, models, donor, findings)

@@ -58,7 +58,8 @@ def make_vocabulary(
     like = _find_like(setting, merged, extra, base)
     _remark_beyond([*merged, *extra], notes)
     blend = blend_tokens(like, merged, extra, setting.tokens, setting.source == "union", notes)
-    defaults = choose_defaults(blend.ids, merged, extra, base, setting.tokens, notes)
+    preferred = base if config.base_model else None
+    defaults = choose_defaults(blend.ids, merged, extra, preferred, setting.tokens, notes)
     notes.check()
     size = max(blend.ids.values(), default=-1) + 1
     rows = _count_rows(size, like.rows or 0, setting)

@@ -20,7 +20,7 @@ def choose_defaults(
     ids: Mapping[str, int],
     merged: Sequence[Tokenizer],
     others: Sequence[Tokenizer],
-    base: Tokenizer,
+    base: Tokenizer | None,
     rules: Mapping[str, TokenRule],
     notes: Notes,
 ) -> dict[str, tuple[Row, ...]]:
@@ -32,7 +32,7 @@ def choose_defaults(
         ids: the output's tokens.
         merged: the tokenizers of models that are merged, in the recipe's order.
         others: those of models that only the tokenizer setting names; asked if none of the merged has a token.
-        base: the one whose row is preferred.
+        base: the one whose row is preferred: that of base_model, if the recipe names one.
         rules: what the recipe says, which comes first.
     """
     by_ref = {each.ref: each for each in (*others, *merged)}
@@ -48,7 +48,7 @@ def choose_defaults(
             continue
         having = [each for each in merged if token in each.ids]
         having = having or [each for each in others if token in each.ids and each.rows is not None][:1]
-        if base in having:
+        if base is not None and base in having:
             having = [base]
         if not having:
             lone.append(token)

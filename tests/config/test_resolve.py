@@ -74,6 +74,11 @@ def test_gradient(values: tuple[float, ...], t: float, expected: object) -> None
     assert evaluate_gradient(values, t) == expected
 
 
+@pytest.mark.parametrize(("t", "expected"), [(0.0, 1), (0.49, 1), (0.5, 0), (0.99, 0), (1.0, 1)])
+def test_a_gradient_of_what_cannot_be_mixed_is_selected_from(t: float, expected: int) -> None:
+    assert evaluate_gradient((1, 0, 1), t, selected=True) == expected
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), st.floats(0, 1))
 def test_gradient_stays_within_its_values(values: list[float], t: float) -> None:
     result = evaluate_gradient(values, t)

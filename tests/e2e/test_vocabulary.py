@@ -212,3 +212,17 @@ def test_a_tokenizer_model_that_is_not_there_is_the_one_problem(here: Path) -> N
         pymerge.plan({"merge_method": "linear", "models": models, "tokenizer_source": "unon"})
     (problem,) = caught.value.problems
     assert "no such folder" in problem.message
+
+
+def test_a_mistake_in_tokenizer_is_told_alone(here: Path) -> None:
+    # Without the vocabulary that it asks for, shapes differ; to say so would send the reader elsewhere.
+    write_three(here)
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": name, "parameters": {"weight": 1}} for name in ("base", "chat")],
+        "tokenizer": {"source": "union", "tokens": {"<new>": {"source": "code"}}},
+    }
+    with pytest.raises(RecipeError) as caught:
+        pymerge.plan(recipe)
+    assert '"code" has no row for "<new>"' in str(caught.value)
+    assert "shape" not in str(caught.value)

@@ -114,6 +114,8 @@ EXAMPLES: list[tuple[str, list[Any], list[Any] | None, dict[str, Any], list[Any]
     # Task vectors of everyday size are weighted like large ones: nothing absolute is compared with.
     ("sce", [[1e-4, 0], [3e-4, 1e-4]], [0, 0], {}, [(1 * 1 + 10 * 3) / 11 * 1e-4, 1e-4]),
     ("ramplus_tl", [[2, 2, 3, 4], [3, 3, 3, 4]], BASE, {"r": 1, "alpha": 1}, [2.5, 4, 3, 4]),
+    # Nothing that one of them changed alone.
+    ("ramplus_tl", [[2, 2, 3, 4], [3, 4, 3, 4]], BASE, {"epsilon": 0}, [2.5, 4.04, 3, 4]),
     ("ties", [[3], [-1], [-1]], [0], FULL, [3]),
     ("ties", [[3], [-1], [-1]], [0], {**FULL, "consensus": "count"}, [-1]),
     ("ties", [[1], [-2]], [0], {"weight": [3, 1]}, [1]),

@@ -33,6 +33,13 @@ def test_kinds(kind: type, value: Scalar, converted: Scalar) -> None:
     assert (result, type(result)) == (converted, type(converted))
 
 
+@pytest.mark.parametrize("value", ["true", "True", "YES", "on", "t", "y", "1"])
+def test_booleans_may_stand_in_quotes(value: str) -> None:
+    assert convert_value(parameter(bool), value) is True
+    opposite = {"true": "false", "yes": "no", "on": "off", "t": "f", "y": "n", "1": "0"}[value.lower()]
+    assert convert_value(parameter(bool), opposite) is False
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "message"),
     [
@@ -42,6 +49,8 @@ def test_kinds(kind: type, value: Scalar, converted: Scalar) -> None:
         (int, float("inf"), "must be a whole number"),
         (bool, 0.5, "must be true or false"),
         (bool, "yes please", "must be true or false"),
+        (bool, "2", "must be true or false"),
+        (float, "true", "must be a number"),
     ],
 )
 def test_wrong_kind(kind: type, value: Scalar, message: str) -> None:
@@ -69,5 +78,6 @@ def test_choices_keep_their_own_type() -> None:
     rescale = parameter(str, choices=(True, False, "inverse"))
     assert [convert_value(rescale, value) for value in (True, 0.0, "inverse")] == [True, False, "inverse"]
     assert convert_value(rescale, 1.0) is True
+    assert [convert_value(rescale, value) for value in ("True", "off")] == [True, False]
     with pytest.raises(ValueError, match=r"^must be one of true, false, inverse$"):
         convert_value(rescale, "l3")

@@ -72,8 +72,10 @@ FATAL: dict[str, tuple[str, str, str]] = {
                    "<recipe>:5:25: ties: normalize = 2 must be true or false", ""),
     "not a choice": (TIES % "weight: 1" + "parameters: {rescale: l3}\n",
                      "<recipe>:5:23: ties: rescale = l3 must be one of true, false, l1, l2, linf, inverse", ""),
-    "bool between": (TIES % "weight: 1" + "parameters: {normalize: [0, 1]}\n",
-                     "<recipe>:5:25: ties: normalize must be true or false, but a gradient gives it 0.333", ""),
+    "a little out of bounds": (TIES % "weight: 1, density: 1.0000001",
+                               '<recipe>:4:47: ties: density = 1.0000001 for model "a" must be in [0, 1]', ""),
+    "number between": ("merge_method: karcher\nmodels: [{model: a}, {model: b}]\nparameters: {max_iter: [1, 2]}\n",
+                       "<recipe>:3:24: karcher: max_iter must be a whole number, but a gradient gives it 1.333", ""),
     "past the end": ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [2, 5]}]\n",
                      '<recipe>:3:37: layer_range [2, 5] of "a" passes its end: it has 4 layers', "end at 4"),
     "unequal slice": (

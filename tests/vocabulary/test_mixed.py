@@ -79,6 +79,16 @@ def test_a_token_of_several_models_that_the_base_lacks_is_their_mean(tmp_path: P
     assert row_of(made, CHAT, "c", COUNT + 1) == [("c", COUNT - 1)]
 
 
+def test_a_token_of_several_models_is_the_base_models_or_without_one_their_mean(tmp_path: Path) -> None:
+    write_model(tmp_path / "a", bpe(), added=(END, CHAT))
+    write_model(tmp_path / "b", bpe(), added=(END, CHAT))
+    write_model(tmp_path / "c", bpe())
+    rows = {"a": COUNT + 1, "b": COUNT + 1, "c": COUNT}
+    for named, expected in [("", [("a", COUNT), ("b", COUNT)]), ("\nbase_model: b", [("b", COUNT)])]:
+        made = make(tmp_path, rows, f"tokenizer_source: union{named}")
+        assert row_of(made, CHAT, "c", COUNT) == expected
+
+
 def test_conflicting_definitions_of_an_added_token_keep_the_first(tmp_path: Path) -> None:
     write_model(tmp_path / "a", bpe())
     write_model(tmp_path / "b", bpe(), added=(END, (CHAT, {"special": False, "lstrip": True})))
@@ -182,8 +192,10 @@ def test_force_replaces_rows_that_models_have(tmp_path: Path) -> None:
 def test_force_without_a_source_gives_all_models_the_default(tmp_path: Path) -> None:
     write_model(tmp_path / "a", bpe())
     write_model(tmp_path / "b", bpe())
-    made = make(tmp_path, {"a": COUNT, "b": COUNT}, f"tokenizer: {{tokens: {{{END}: {{force: true}}}}}}")
-    assert row_of(made, END, "b", COUNT) == [("a", COUNT - 1)]
+    text = f"tokenizer: {{tokens: {{{END}: {{force: true}}}}}}"
+    for named, expected in [("\nbase_model: a", [("a", COUNT - 1)]), ("", [("a", COUNT - 1), ("b", COUNT - 1)])]:
+        made = make(tmp_path, {"a": COUNT, "b": COUNT}, text + named)
+        assert row_of(made, END, "b", COUNT) == expected
 
 
 @pytest.mark.parametrize("which", ["token_id: 11", "token: abcd"])
