@@ -90,13 +90,14 @@ class Scanned {
  public:
   using Key = decltype(V::fill_key(0));
 
-  // Keys compare as signed numbers: a bracket's end above them all stays so.
+  // Keys compare as signed numbers: brackets that reach above them all, or lie there, stay so.
   // `unused` is written where keys are only counted: room for a vector.
   Scanned(const SelectEntry& entry, std::uint32_t* unused)
       : high_(fill(std::min(entry.high, kSigned))),
         below_high_(fill(std::min(entry.high, kSigned) - 1)),
-        low_(fill(entry.low)),
-        below_low_(fill(entry.low - 1)),
+        low_(fill(std::min(entry.low, kSigned))),
+        below_low_(entry.low == 0 ? fill(~std::uint64_t{0})
+                                  : fill(std::min(entry.low - 1, kSigned))),
         found_(entry.found == nullptr ? unused
                                       : static_cast<std::uint32_t*>(entry.found) + entry.inside),
         kept_(entry.found == nullptr ? 0 : -1) {}

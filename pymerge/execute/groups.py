@@ -51,9 +51,11 @@ class _Column:
 
     def narrow(self, counts: Any, shift: int) -> bool:
         """The bucket, of 2^shift keys, that holds the cut becomes the bracket; False if none of them does."""
+        if not self.wanted:
+            return True  # there is no cut, and above all keys is no place to look for one
         from_top = np.cumsum(counts[::-1]) + np.uint64(self.above)
         place = int(np.searchsorted(from_top, np.uint64(self.wanted)))
-        if place == len(from_top) or self.above >= self.wanted > 0:
+        if place == len(from_top) or self.above >= self.wanted:
             return False
         self.above = int(from_top[place - 1]) if place else self.above
         self.low += (len(counts) - 1 - place) << shift

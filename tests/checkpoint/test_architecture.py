@@ -128,7 +128,7 @@ def test_override_architecture_names_the_label(tmp_path: Path) -> None:
         ("model.decoder.final_layer_norm.weight", "after"),
         ("cls.predictions.transform.dense.weight", "after"),
         ("score.weight", "after"),
-        # Heads of masked language models, all of whose parts come from one model (DistilBERT, ALBERT, ELECTRA, XLM, XLNet).
+        # Heads of masked language models, whose parts come from one model (DistilBERT, ALBERT, ELECTRA, XLM, XLNet).
         *((f"vocab_{part}", "after") for part in ("transform.weight", "layer_norm.bias", "projector.bias")),
         *((f"predictions.{part}", "after") for part in ("dense.weight", "LayerNorm.weight", "bias", "decoder.bias")),
         ("generator_predictions.dense.weight", "after"),

@@ -112,6 +112,7 @@ class TestEveryBackend:
         for length in cases.LENGTHS:
             operands = cases.make(dtype, length, 2, special=special)
             some = 0x3F80000000000000 if wide else 0x3C000000
+            nan = 0x7FF8000000000000 if wide else 0x7FC00000
             for base in (0, None):
                 for lows, shift, buckets in (
                     ((0, 0), narrow, 1 << 16),
@@ -120,6 +121,7 @@ class TestEveryBackend:
                     ((0, some), 0, 1),
                     ((0, some), 0, 1 << 12),
                     ((some, 1), narrow - 8, 1 << 16),
+                    ((nan - 5, nan), 0, 1 << 12),
                 ):
                     for beyond in (False, True):
                         request = KeyCounts((1, 2), lows, shift, buckets, base, beyond)

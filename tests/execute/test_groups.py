@@ -19,7 +19,7 @@ from pymerge.backends.reference import ReferenceOps
 from pymerge.dtypes import BY_NAME
 from pymerge.errors import DTypeError
 from pymerge.execute.groups import find_group_cuts
-from pymerge.ops import Cut, KeySample, Select
+from pymerge.ops import Cut, KeyCounts, KeySample, Select
 from pymerge.plan.costs import count_costs
 from pymerge.plan.values import TensorTask
 
@@ -133,6 +133,9 @@ def test_any_group_is_a_stable_sort(sizes: list[int], share: float, wide: bool, 
     ops = ReferenceOps()
 
     def measure(requests: Any) -> Any:
+        for request in requests.values():
+            # Above all keys there is nothing to count.
+            assert not isinstance(request, KeyCounts) or max(request.lows) >> (63 if wide else 31) == 0
         return [(n, ops.measure(request, [parts[n]], BY_NAME[kind])) for n, request in requests.items()]
 
     cuts = find_group_cuts(tasks, selects, measure)
@@ -146,6 +149,34 @@ def test_any_group_is_a_stable_sort(sizes: list[int], share: float, wide: bool, 
             for key, at in zip(keys, index, strict=True)
         ]
         assert inside == mask.tolist()
+
+
+@pytest.mark.parametrize("beyond", [False, True])
+@pytest.mark.parametrize("low", [(1 << 31) - 1, 1 << 31, (1 << 31) + 100, (1 << 32) - 300])
+def test_counting_above_all_keys_finds_none(low: int, beyond: bool) -> None:
+    operands = [values(np.random.default_rng(1), 500)]
+    for buckets in (1, 200):
+        request = KeyCounts((0,), (low,), 0, buckets, None, beyond)
+        assert not np.any(CpuOps().measure(request, operands, BY_NAME["float32"]))
+
+
+@pytest.mark.parametrize("gamma", [0, 0.01, 0.5])
+@pytest.mark.parametrize("size", [16, 33, 3000])
+def test_a_group_of_which_nothing_is_trimmed_at_the_top(tmp_path: Path, size: int, gamma: float) -> None:
+    random = np.random.default_rng(size)
+    folders = merges.write_models(tmp_path, [{"w": random.standard_normal(size).astype(np.float32)} for _ in range(2)])
+    recipe = {
+        "merge_method": "breadcrumbs",
+        "base_model": str(folders[0]),
+        "models": [{"model": str(folders[1])}],
+        "parameters": {"weight": 1, "density": 0.5, "gamma": gamma},
+    }
+    files = []
+    for scope in ("tensor", "global"):
+        recipe["parameters"]["trim_scope"] = scope
+        made = merges.schedule(recipe)
+        files += [merges.run(made, tmp_path / f"{scope}-{each}", backend=each).files for each in ("cpu", "reference")]
+    assert all(each == files[0] for each in files)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
