@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from functools import partial
 from importlib import import_module
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ from typer.main import get_command
 
 from pymerge.cli.guard import GuardedGroup, report_bug
 from pymerge.cli.options import show_version
+from pymerge.cli.streams import end_streams, exit_code_of, is_of_stdout, prepare_streams, tell
 
 __all__ = ["app", "main", "run"]
 
@@ -90,9 +90,11 @@ def run() -> int:
             return stop.code
         if stop.code is None:
             return 0
-        print(stop.code, file=sys.stderr)
+        tell(str(stop.code))
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and is_of_stdout(error):
+            return exit_code_of(error)
         return report_bug(error)
     return 0
 
@@ -103,10 +105,5 @@ def main() -> NoReturn:
     All that matters is on the disk by then, and taking Python apart takes 15 ms.
     """
     gc.set_threshold(_COLLECT_EVERY)
-    status = run()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:  # nobody listens any more
-            status = status or 1
-    os._exit(status)
+    prepare_streams()
+    os._exit(end_streams(run()))

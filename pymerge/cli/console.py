@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from pymerge.cli.streams import tell
 from pymerge.errors import printable
 
 __all__ = ["Format", "note", "print_facts", "print_json", "print_table"]
@@ -23,7 +23,7 @@ class Format(str, Enum):
 
 def note(message: str) -> None:
     """Tell the user something that is not the result."""
-    print(printable(message), file=sys.stderr)
+    tell(printable(message))
 
 
 def print_json(value: object) -> None:

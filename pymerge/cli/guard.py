@@ -6,12 +6,14 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import typer
 import typer.core
 
+from pymerge.cli.streams import exit_code_of, is_of_stdout, tell
 from pymerge.errors import InternalError, PymergeError, RecipeError, ResourceError, find_interrupt, printable
 
 __all__ = ["GuardedGroup", "Session", "report_bug"]
@@ -38,7 +40,9 @@ class GuardedGroup(typer.core.TyperGroup):
         session = ctx.ensure_object(Session)
         signal.signal(signal.SIGTERM, _terminate)
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where what it meets is told
+            return result
         except (KeyboardInterrupt, RuntimeError) as error:
             interrupt = find_interrupt(error)
             if interrupt is None:
@@ -53,6 +57,10 @@ class GuardedGroup(typer.core.TyperGroup):
             _complain(_phrase(error), error)
             _trace(error, session)
             raise typer.Exit(error.exit_code) from error
+        except OSError as error:
+            if not is_of_stdout(error):
+                raise
+            raise typer.Exit(exit_code_of(error)) from None
         except MemoryError as error:
             _complain("out of memory; give --memory a smaller budget or --threads a smaller number")
             _trace(error, session)
@@ -83,9 +91,10 @@ def _terminate(number: int, frame: object) -> None:
 
 def _complain(message: str, error: BaseException | None = None) -> None:
     for line in (f"error: {message}", *getattr(error, "__notes__", ())):
-        print(printable(line, lines=True), file=sys.stderr)
+        tell(printable(line, lines=True))
 
 
 def _trace(error: BaseException, session: Session) -> None:
     if session.verbose or os.environ.get("PYMERGE_TRACEBACK", "") not in ("", "0"):
-        traceback.print_exception(error)
+        with suppress(OSError):
+            traceback.print_exception(error)
