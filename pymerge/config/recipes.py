@@ -12,6 +12,7 @@ import yaml
 
 from pymerge.config.document import read_document
 from pymerge.config.nodes import compose_trees
+from pymerge.config.numbers import plain_scalar
 from pymerge.config.stages import link_stages
 from pymerge.config.values import MergeConfig
 from pymerge.errors import Problem, RecipeError
@@ -20,6 +21,8 @@ __all__ = ["load_recipe", "read_source"]
 
 #: Recipes are a few kilobytes; more is a mistake (a weight file given as recipe).
 MAX_BYTES = 8 << 20
+#: Mappings and lists in each other, of a mapping from Python: more is one that holds itself.
+_DEEPEST = 100
 
 
 def load_recipe(source: str | os.PathLike[str] | Mapping[str, Any], *, lenient: bool = False) -> MergeConfig:
@@ -79,14 +82,17 @@ def _check_text(text: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int = 0) -> Any:
     """Copy a Python value into what YAML can hold (also drops shared references)."""
+    if depth > _DEEPEST:
+        raise RecipeError(f"a recipe cannot hold mappings and lists in each other more than {_DEEPEST} deep")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+        return [_plain(item, depth + 1) for item in value]
+    scalar = plain_scalar(value)
+    if value is None or scalar is not None:
+        return scalar
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     raise RecipeError(f"a recipe cannot hold a value of type {type(value).__name__}: {value!r}")

@@ -28,16 +28,29 @@ def _is_torch(value: Any) -> bool:
 
 
 def to_array(value: Any) -> Any:
-    """A contiguous array of the same elements (bfloat16 as ml_dtypes' type), sharing memory if it can."""
+    """A contiguous array of the same elements (bfloat16 as ml_dtypes' type), sharing memory if it can.
+
+    Raises:
+        DTypeError: a tensor of a layout or type that no array has.
+    """
     if not _is_torch(value):
         return np.asarray(value, order="C")
     torch = sys.modules["torch"]
-    tensor = value.detach().contiguous()
+    if value.layout != torch.strided or value.is_quantized:
+        kind = "quantized" if value.is_quantized else str(value.layout).removeprefix("torch.")
+        raise DTypeError(f"a {kind} tensor cannot be merged; give a dense one of floats")
+    tensor = value.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.device.type != "cpu":
         return tensor
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(NUMPY_DTYPES["bfloat16"])
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except TypeError:  # what numpy has no type for
+        raise DTypeError(
+            f"tensors of {str(tensor.dtype).removeprefix('torch.')} cannot be merged; convert them to one of "
+            f"{', '.join(NUMPY_DTYPES)}"
+        ) from None
 
 
 def from_array(array: Any, like: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from pymerge.backends.protocol import Ops
 from pymerge.config import suggest_name
+from pymerge.config.numbers import plain_scalar, whole_number
 from pymerge.dtypes import BY_NAME, DType, promote
 from pymerge.errors import DTypeError, RecipeError, ShapeError
 from pymerge.execute.arrays import from_array, kind_of, make_array, ops_for, to_array
@@ -20,7 +21,19 @@ from pymerge.ops import KEEP_ALL, KEEP_NONE, Combine, Cut, MaskRule, Select, Top
 from pymerge.plan.parameters import convert_value
 from pymerge.schedule.machine import usable_processors
 
-__all__ = ["Settings", "check_arity", "find_combine", "find_method", "mask", "merge_tensors", "run_program"]
+__all__ = [
+    "Settings",
+    "check_arity",
+    "count_threads",
+    "find_combine",
+    "find_method",
+    "mask",
+    "merge_tensors",
+    "run_program",
+]
+
+#: What `mask` knows.
+_RULES = ("magnitude", "random", "ranked")
 
 
 def merge_tensors(
@@ -56,6 +69,7 @@ def merge_tensors(
         ShapeError, DTypeError: the tensors do not fit together or cannot be merged.
         BackendError: the backend cannot run, or not where the tensors are.
     """
+    seed, threads = whole_number("seed", seed), count_threads(threads)
     declared = find_method(method)
     check_arity(declared, len(tensors), base is not None)
     arrays = [to_array(tensor) for tensor in (*tensors, *([] if base is None else [base]))]
@@ -77,7 +91,7 @@ def merge_tensors(
         shape=tuple(arrays[0].shape),
     )
     out = make_array(count, out_kind.name, like=arrays[0])
-    ops = ops_for(arrays, backend, threads if threads is not None else usable_processors())
+    ops = ops_for(arrays, backend, threads)
     run_program(declared, inputs, ops, [array.reshape(-1) for array in arrays], compute, out)
     return from_array(out.reshape(arrays[0].shape), like=tensors[0] if tensors else base)
 
@@ -175,11 +189,15 @@ def mask(
         An int8 array of the same shape and kind.
 
     Raises:
-        RecipeError: unknown rule, or a density or probabilities outside [0, 1].
+        RecipeError: unknown rule; a density, epsilon or probabilities outside [0, 1]; a seed that is not whole.
         DTypeError: `delta` is neither float32 nor float64.
     """
-    if not 0 <= density <= 1:
-        raise RecipeError(f"mask: density = {density:g} must be in [0, 1]")
+    if rule not in _RULES:
+        raise RecipeError(f'mask: unknown rule "{rule}"; it is {", ".join(_RULES[:-1])} or {_RULES[-1]}')
+    for bounded, number in (("density", density), ("epsilon", epsilon)):
+        if not 0 <= number <= 1:
+            raise RecipeError(f"mask: {bounded} = {number:g} must be in [0, 1]")
+    seed = whole_number("seed", seed)
     array = to_array(delta)
     flat, count = array.reshape(-1), math.prod(array.shape)
     kind = kind_of(array)
@@ -193,7 +211,7 @@ def mask(
         keep = max(1, int(density * count))
         cuts = cast("tuple[Cut]", ops.measure(Select((0,), (keep,)), [flat], BY_NAME[kind]))
         made = TopK(cuts[0])
-    elif rule in ("random", "ranked"):
+    else:
         keyed = Inputs(
             name=name,
             count=count,
@@ -205,11 +223,18 @@ def mask(
             shape=tuple(array.shape),
         )
         (made,) = random_rules(keyed) if rule == "random" else ranked_rules(keyed, "mask")
-    else:
-        raise RecipeError(f'mask: unknown rule "{rule}"; it is magnitude, random or ranked')
     out = make_array(count, "int8", like=array)
     ops.mask(made, flat, out)
     return from_array(out.reshape(array.shape), like=delta)
+
+
+def count_threads(threads: int | None) -> int:
+    """Worker threads: as many as asked for, or all processors.
+
+    Raises:
+        RecipeError: less than one.
+    """
+    return usable_processors() if threads is None else whole_number("threads", threads, least=1)
 
 
 def check_arity(method: Method, models: int, has_base: bool) -> None:
@@ -251,8 +276,11 @@ def _check_names(method: Method, given: Mapping[str, object]) -> None:
 
 
 def _convert(method: Method, parameter: Parameter, value: Any) -> Value:
+    scalar = plain_scalar(value)
+    if scalar is None:
+        raise RecipeError(f"{method.name}: {parameter.name} = {value!r} is neither a number nor a text")
     try:
-        return convert_value(parameter, value)
+        return convert_value(parameter, scalar)
     except ValueError as error:
         raise RecipeError(f"{method.name}: {parameter.name} = {value} {error}") from None
 
@@ -267,8 +295,11 @@ def _one_value(method: Method, parameter: Parameter, given: Mapping[str, Any]) -
 
 def _values(method: Method, parameter: Parameter, given: Mapping[str, Any], size: int) -> tuple[Value | None, ...]:
     value = given.get(parameter.name)
-    if value is None or isinstance(value, (str, int, float)):
+    if value is None or plain_scalar(value) is not None:
         return (_one_value(method, parameter, given),) * size
+    if not isinstance(value, Sequence) and not hasattr(value, "shape"):
+        kind = type(value).__name__
+        raise RecipeError(f"{method.name}: {parameter.name} is a {kind}; give one value, or a list with one each")
     if len(value) != size:
         raise RecipeError(f"{method.name}: {parameter.name} has {len(value)} values for {size} tensors")
     return tuple(_convert(method, parameter, item) for item in value)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from pymerge.backends.protocol import Ops
 from pymerge.checkpoint.names import find_layer, is_buffer
+from pymerge.config.numbers import whole_number
 from pymerge.dtypes import BY_NAME, DType, promote
 from pymerge.errors import DTypeError, RecipeError, ShapeError
 from pymerge.execute.arrays import (
@@ -22,13 +23,12 @@ from pymerge.execute.arrays import (
     to_array,
 )
 from pymerge.execute.groups import find_group_cuts
-from pymerge.execute.memory import Settings, check_arity, find_method, run_program
+from pymerge.execute.memory import Settings, check_arity, count_threads, find_method, run_program
 from pymerge.kernels.common.convert import NUMPY_DTYPES
 from pymerge.methods.base import BaseRule, Inputs, Method, Value
 from pymerge.ops import Copy, Cut, Measure
 from pymerge.plan.groups import list_group_selects
 from pymerge.plan.values import TensorTask
-from pymerge.schedule.machine import usable_processors
 
 __all__ = ["merge_state_dicts"]
 
@@ -75,6 +75,7 @@ def merge_state_dicts(
         ShapeError: models lack tensors (unless `lenient`), or tensors differ in shape.
         DTypeError: tensors cannot be merged, and are not the same.
     """
+    seed, threads = whole_number("seed", seed), count_threads(threads)
     declared = find_method(method)
     check_arity(declared, len(state_dicts), base is not None)
     models = [*state_dicts, *([] if base is None else [base])]
@@ -90,7 +91,7 @@ def merge_state_dicts(
     ops = ops_for(
         (array for job in jobs for array in job.arrays),
         backend,
-        threads if threads is not None else usable_processors(),
+        threads,
     )
     cuts = _find_cuts(declared, jobs, ops)
     return {job.task.name: job.run(declared, ops, cuts.get(number)) for number, job in enumerate(jobs)}

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from pymerge.checkpoint import Checkpoint, open_checkpoint
 from pymerge.checkpoint.remote import Locate
 from pymerge.config import suggest_name
+from pymerge.config.numbers import whole_number
 from pymerge.config.values import MergeConfig, ModelRef
 from pymerge.errors import InternalError, PymergeError
 from pymerge.methods import get_method, method_names
@@ -71,6 +72,7 @@ def make_plan(
         RecipeError: the recipe cannot work; carries every problem that was found.
         FormatError, DTypeError, ShapeError: if checkpoints alone are at fault.
     """
+    seed = whole_number("seed", seed)
     if config.stages:
         import tempfile
 
