@@ -101,7 +101,7 @@ def lay_out(
 ) -> Schedule:
     """Lay a plan out on disk, byte for byte; nothing is written. Arguments and errors are those of `merge`."""
     target = Path(out).expanduser()
-    form = find_form(target, out_format)
+    form = find_form(target, out_format, gguf_like)
     if form is None:
         return make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
     if form == ADAPTER:
@@ -155,6 +155,10 @@ def make_fetcher(plan: MergePlan, cache: str | os.PathLike[str] | None) -> Fetch
 def make_publisher(repo: str | None, private: bool) -> Publisher | None:
     """What sends a result to the hub; None where it stays here."""
     if repo is None:
+        if private:
+            raise RecipeError(
+                "a private repository is one that is pushed to; add --push user/name, or leave private out"
+            )
         return None
     from pymerge.hub import Publisher
 
@@ -277,7 +281,7 @@ def merge(
     """
     clock = Stages()
     target = Path(out).expanduser()
-    form = find_form(target, out_format)
+    form = find_form(target, out_format, gguf_like)
     if push and form:
         what = "an adapter" if form == ADAPTER else "a GGUF file"
         raise RecipeError(f"{what} is not pushed by pymerge; upload it with huggingface-cli upload")

@@ -17,20 +17,21 @@ _ANY = "any"
 ADAPTER = "adapter"
 
 
-def find_form(out: Path, out_format: str | None) -> str | None:
+def find_form(out: Path, out_format: str | None, like: object = None) -> str | None:
     """The type of a GGUF file's matrices that is asked for, "any" if none is; `ADAPTER`; None for a model's folder.
 
     Args:
         out_format: "safetensors", "adapter", "gguf", or "gguf:" and a type; None goes by the name of `out`.
+        like: a GGUF file that is to be followed, if there is one.
 
     Raises:
-        RecipeError: it is none of these.
+        RecipeError: it is none of these, or cannot follow a GGUF file.
     """
     name, _, kind = (out_format or ("gguf" if out.suffix == GGUF_SUFFIX else "safetensors")).lower().partition(":")
-    if name == "safetensors" and not kind:
-        return None
-    if name == ADAPTER and not kind:
-        return ADAPTER
+    if name in ("safetensors", ADAPTER) and not kind:
+        if like:
+            raise RecipeError(f'"{like}" is followed by GGUF files alone; add --out-format gguf, or leave it out')
+        return ADAPTER if name == ADAPTER else None
     if name == "gguf" and kind.upper() in (*GGUF_KINDS, ""):
         return kind.upper() or _ANY
     kinds = ", ".join(f"gguf:{kind.lower()}" for kind in GGUF_KINDS)

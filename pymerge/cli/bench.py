@@ -111,7 +111,7 @@ def _keep(found: Iterator[Record], kept: list[Record]) -> Iterator[Record]:
 def io(
     folder: Annotated[Path, typer.Argument(help="Whose disk; a file is written there, and removed.", metavar="DIR")],
     size: Annotated[
-        int, typer.Option("--size", parser=parse_memory, metavar="SIZE", help="Bytes of the file.")
+        int, typer.Option("--size", parser=options.explained(parse_memory), metavar="SIZE", help="Bytes of the file.")
     ] = "512MiB",  # type: ignore[assignment]  # Typer parses it
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Timed passes of each means.")] = 5,
     history: history = None,

@@ -79,7 +79,10 @@ def extract_lora(
     memory: Annotated[
         int | None,
         typer.Option(
-            "--memory", parser=parse_memory, metavar="SIZE", help="Memory that matrices may take, such as 2GiB."
+            "--memory",
+            parser=options.explained(parse_memory),
+            metavar="SIZE",
+            help="Memory that matrices may take, such as 2GiB.",
         ),
     ] = None,
     cache: options.cache = None,

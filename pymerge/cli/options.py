@@ -17,7 +17,7 @@ from pymerge.cli.console import Format, note
 from pymerge.cli.guard import Session
 from pymerge.cli.quantities import parse_memory, parse_shard_size
 
-__all__ = ["Backend", "accept_peer_options", "choose_backend"]
+__all__ = ["Backend", "accept_peer_options", "choose_backend", "explained"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -44,6 +44,19 @@ def _make_verbose(ctx: typer.Context, wanted: bool) -> bool:
     return wanted
 
 
+def explained(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """A parser whose errors are shown with what they say."""
+
+    @functools.wraps(parse)
+    def convert(text: str) -> int:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return convert
+
+
 show_version = Annotated[
     bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
 ]
@@ -55,12 +68,17 @@ threads = Annotated[
 ]
 memory = Annotated[
     int | None,
-    typer.Option("--memory", parser=parse_memory, metavar="SIZE", help="Memory the merge may hold, such as 2GiB."),
+    typer.Option(
+        "--memory", parser=explained(parse_memory), metavar="SIZE", help="Memory the merge may hold, such as 2GiB."
+    ),
 ]
 vram = Annotated[
     int | None,
     typer.Option(
-        "--vram", parser=parse_memory, metavar="SIZE", help="Memory of each GPU that may be used. [default: most of it]"
+        "--vram",
+        parser=explained(parse_memory),
+        metavar="SIZE",
+        help="Memory of each GPU that may be used. [default: most of it]",
     ),
 ]
 seed = Annotated[int, typer.Option("--seed", "--random-seed", help="Seed of the random masks.")]
@@ -68,7 +86,7 @@ shard_size = Annotated[
     int,
     typer.Option(
         "--out-shard-size",
-        parser=parse_shard_size,
+        parser=explained(parse_shard_size),
         metavar="SIZE",
         help="Bytes of an output file at most: 5B (5 billion), 500M, 1000k; 0: one file.",
     ),

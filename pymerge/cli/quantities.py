@@ -32,7 +32,7 @@ def parse_memory(text: str) -> int:
     Raises:
         ValueError: it is none of these, or nothing.
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?(?:e\d\d?)?)\s*([kmgt]i?)?b?", text.strip().lower())
     size = int(float(found[1]) * _UNITS.get(found[2] or "", 1)) if found else 0
     if size <= 0:
         raise ValueError(f"{text!r} is not an amount of memory; write such as 2GiB, 500MB or bytes")

@@ -42,7 +42,10 @@ def verify(
     memory: Annotated[
         int | None,
         typer.Option(
-            "--memory", parser=parse_memory, metavar="SIZE", help="Memory that making tensors again may take."
+            "--memory",
+            parser=options.explained(parse_memory),
+            metavar="SIZE",
+            help="Memory that making tensors again may take.",
         ),
     ] = None,
     tensors: options.tensors = False,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import toys
 from typer.testing import CliRunner
 
 from pymerge import api, cli
@@ -143,3 +145,29 @@ def test_a_runtime_error_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     code, said = run_failing(monkeypatch, RuntimeError("odd"))
     assert code in (1, 70)
     assert "interrupted" not in said
+
+
+def test_a_size_that_is_none_is_told_with_an_example() -> None:
+    for option, example in (
+        ("--memory", "such as 2GiB"),
+        ("--vram", "such as 2GiB"),
+        ("--out-shard-size", "such as 5B"),
+    ):
+        result = CliRunner().invoke(app, [*COMMAND, option, "much"])
+        assert result.exit_code == 2
+        assert example in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--gguf-like", "x.gguf"], '"x.gguf" is followed by GGUF files alone; add --out-format gguf'),
+        (["--private"], "add --push user/name"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(here: Path, options: list[str], said: str) -> None:
+    toys.write_llama(here / "a")
+    (here / "r.yml").write_text('{"merge_method": "passthrough", "models": [{"model": "a"}]}')
+    result = CliRunner().invoke(app, ["merge", "r.yml", "out", *options])
+    assert (result.exit_code, said in result.stderr) == (2, True), result.stderr
+    assert not (here / "out").exists()

@@ -38,6 +38,7 @@ def test_other_shard_sizes_are_refused_with_an_example(text: str) -> None:
         ("2gib", 2 << 30),
         ("500MB", 5 * 10**8),
         ("1.5 GB", 1_500_000_000),
+        ("1e9", 10**9),
         ("4096", 4096),
         ("8g", 8 * 10**9),
     ],
