@@ -13,7 +13,7 @@ from typing import Any
 from pymerge.checkpoint.names import EMBEDDINGS, HEADS, LAYER_COUNTS, last_part
 from pymerge.checkpoint.values import Checkpoint
 
-__all__ = ["Architecture", "Layer", "Stack", "infer_architecture"]
+__all__ = ["Architecture", "Gap", "Layer", "Stack", "find_layer_counts", "infer_architecture"]
 
 #: A run of numbered modules counts as a stack without a count in config.json if its members have
 #: at least so many tensors: towers have a dozen, sequential projectors one or two.
@@ -43,6 +43,15 @@ class Stack:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Layers that a run of numbered ones lacks: the first of them, and how many there are."""
+
+    prefix: str
+    missing: tuple[int, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Architecture:
     """A model's parts.
 
@@ -53,6 +62,7 @@ class Architecture:
         embedding: the token embedding's name.
         head: the output head's name, None if it has none (tied to the embedding, or no language model).
         obstacle: why layers cannot be sliced; None if they can.
+        gaps: layers that are missing between others.
     """
 
     label: str
@@ -61,12 +71,13 @@ class Architecture:
     embedding: str | None
     head: str | None
     obstacle: str | None
+    gaps: tuple[Gap, ...] = ()
 
 
 def infer_architecture(checkpoint: Checkpoint) -> Architecture:
     """Find stacks, embedding and head of a checkpoint; never fails, see `obstacle`."""
     groups = _group_by_prefix(checkpoint)
-    counts = list(_find_layer_counts(checkpoint.config))
+    counts = list(find_layer_counts(checkpoint.config))
     stacks = _find_stacks(groups, counts)
     layers = {
         name: Layer(place, index, rest)
@@ -81,6 +92,7 @@ def infer_architecture(checkpoint: Checkpoint) -> Architecture:
         embedding=_find_role(checkpoint, layers, EMBEDDINGS),
         head=_find_role(checkpoint, layers, HEADS),
         obstacle=_find_obstacle(stacks, groups, counts),
+        gaps=tuple(_find_gaps(groups, counts)),
     )
 
 
@@ -111,12 +123,12 @@ def _group_by_prefix(checkpoint: Checkpoint) -> _Groups:
     return groups
 
 
-def _find_layer_counts(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
+def find_layer_counts(config: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], int]]:
     for key, value in config.items():
         if key in LAYER_COUNTS and isinstance(value, int) and not isinstance(value, bool):
             yield (*path, key), value
         elif isinstance(value, Mapping) and len(path) < 3:
-            yield from _find_layer_counts(value, (*path, key))
+            yield from find_layer_counts(value, (*path, key))
 
 
 def _find_stacks(groups: _Groups, counts: _Counts) -> tuple[Stack, ...]:
@@ -129,6 +141,22 @@ def _find_stacks(groups: _Groups, counts: _Counts) -> tuple[Stack, ...]:
         if keys or (count > 1 and min(len(member) for member in members.values()) >= _TENSORS_OF_A_LAYER):
             stacks.append(Stack(prefix, count, keys))
     return tuple(sorted(stacks, key=lambda stack: -sum(len(member) for member in groups[stack.prefix].values())))
+
+
+def _find_gaps(groups: _Groups, counts: _Counts) -> Iterator[Gap]:
+    """Holes in what has the tensors of layers and is either most of the model or counted by config.json.
+
+    Where numbers are those of modules in a row, some of which have no weights, modules have few tensors.
+    """
+    sizes = {prefix: sum(map(len, members.values())) for prefix, members in groups.items()}
+    most = max(sizes.values(), default=0)
+    for prefix, members in groups.items():
+        depth, there = max(members) + 1, len(members)
+        counted = any(value in (depth, there) for _, value in counts)
+        if depth > there and sizes[prefix] >= _TENSORS_OF_A_LAYER * there and (counted or sizes[prefix] == most):
+            # The largest number may be any: it is not counted up to.
+            missing = tuple(index for index in range(min(depth, 2 * there)) if index not in members)
+            yield Gap(prefix, missing, depth - there)
 
 
 def _find_obstacle(stacks: tuple[Stack, ...], groups: _Groups, counts: _Counts) -> str | None:

@@ -31,7 +31,26 @@ def read_tensors(path: Path) -> dict[str, StoredTensor]:
         entries, _metadata = _core.read_header(text)
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except FormatError as error:
+        instead = _find_text(path)
+        raise FormatError(f"{path}: {instead}") if instead else error from None
     return _list_tensors(entries, text)
+
+
+def _find_text(path: Path) -> str | None:
+    """What stands in a damaged file instead of weights, where a download ended with something else."""
+    try:
+        with path.open("rb") as file:
+            begin = file.read(200)
+    except OSError:
+        return None
+    if begin.startswith(b"version https://git-lfs"):
+        return "is a pointer to weights, not the weights; is the download complete? (git lfs pull)"
+    # A header begins with its length, which for those of permitted size has a zero in its eighth byte.
+    if begin[7:8] == b"\0" or not begin[:8].isascii():
+        return None
+    kind = {b"<": "a web page", b"{": "JSON", b"[": "JSON"}.get(begin.lstrip()[:1])
+    return f"is {kind}, not weights; is it a safetensors file? Download it again" if kind else None
 
 
 def parse_tensors(path: Path, file: RemoteFile) -> dict[str, StoredTensor]:

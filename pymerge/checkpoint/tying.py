@@ -8,7 +8,7 @@ from typing import Any
 from pymerge.checkpoint.names import EMBEDDINGS, last_part
 from pymerge.checkpoint.values import StoredTensor
 
-__all__ = ["drop_tied"]
+__all__ = ["are_tied", "drop_tied"]
 
 #: The embedding that an encoder and a decoder share is kept under this name.
 _SHARED = "shared"
@@ -19,7 +19,7 @@ def drop_tied(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) ->
 
     Where it says nothing they are tied, as that they were saved as one shows.
     """
-    if not _are_tied(config):
+    if not are_tied(config):
         return tensors
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, stored in tensors.items():
@@ -34,7 +34,8 @@ def drop_tied(tensors: Mapping[str, StoredTensor], config: Mapping[str, Any]) ->
     return {name: stored for name, stored in tensors.items() if name not in dropped} if dropped else tensors
 
 
-def _are_tied(config: Mapping[str, Any]) -> bool:
+def are_tied(config: Mapping[str, Any]) -> bool:
+    """Whether config.json leaves it open that embedding and output head are one."""
     sections = (config, *(value for value in config.values() if isinstance(value, Mapping)))
     said = [section["tie_word_embeddings"] for section in sections if "tie_word_embeddings" in section]
     return said[:1] != [False]

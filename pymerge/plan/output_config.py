@@ -11,6 +11,7 @@ from pymerge.checkpoint import restack_config
 from pymerge.config.values import ModelRef
 from pymerge.errors import ShapeError
 from pymerge.plan.assembly import Part
+from pymerge.plan.consistency import check_config
 from pymerge.plan.findings import Findings
 from pymerge.plan.modules import Section
 from pymerge.plan.sources import Group, Model
@@ -51,6 +52,7 @@ def make_config(
     if vocabulary is not None:
         _set_vocabulary(config, vocabulary)
     _check_vocabulary(config, donor, tasks, findings)
+    check_config(donor.checkpoint, donor.architecture, findings)
     return config
 
 

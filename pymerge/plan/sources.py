@@ -14,6 +14,7 @@ from pymerge.checkpoint.renaming import align_names
 from pymerge.config.values import Input, MergeConfig, ModelRef, Setting
 from pymerge.errors import Location, PymergeError
 from pymerge.methods.base import BaseRule, Method
+from pymerge.plan.consistency import check_model
 from pymerge.plan.findings import Findings
 
 __all__ = ["Group", "Model", "describe_model", "group_sources", "list_references", "open_models"]
@@ -88,19 +89,23 @@ def open_models(
     _warn_of_aliases(opened, findings)
     donor = opened.get(config.base_model) if config.base_model else None
     like = donor or next(iter(opened.values()))
-    return {
+    models = {
         ref: describe_model(align_experts(align_names(checkpoint, like), like)) for ref, checkpoint in opened.items()
     }
+    for model in models.values():
+        check_model(model.checkpoint, model.architecture, findings)
+    return models
 
 
 def _warn_of_aliases(opened: Mapping[ModelRef, Checkpoint], findings: Findings) -> None:
-    """Warn of one folder under two names: a base, for example, is told from the models by its name."""
-    named: dict[Path, ModelRef] = {}
+    """Warn of one model under two names: a base, for example, is told from the models by its name."""
+    named: dict[tuple[Path, ...], ModelRef] = {}
     for ref, checkpoint in opened.items():
         if not checkpoint.files:
             # What an earlier stage makes is in no folder.
             continue
-        first = named.setdefault(checkpoint.folder, ref)
+        # An adapter's file is among them: with another adapter it is another model.
+        first = named.setdefault(tuple(path for path, *_ in checkpoint.files), ref)
         if first is not ref:
             findings.warn(f'"{ref}" and "{first}" are the same model', ref.where, "name it one way throughout")
 

@@ -31,7 +31,7 @@ def write_base(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def write_adapter(folder: Path, tensors: dict[str, Any], **settings: Any) -> None:
     folder.mkdir(parents=True)
-    config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], **settings}
+    config = {"peft_type": "LORA", "lora_alpha": 8, "target_modules": ["q_proj"], **settings}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(
         {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}, folder / "adapter_model.safetensors"
@@ -70,7 +70,7 @@ def test_every_module_gets_its_own_rank_and_scale(tmp_path_factory: Any, data: s
         for n, module in enumerate(MODULES)
         if alphas[module]
     }
-    write_adapter(here / "lora", factors, use_rslora=stabilized, alpha_pattern=pattern, rank_pattern={"x": 1})
+    write_adapter(here / "lora", factors, use_rslora=stabilized, alpha_pattern=pattern, rank_pattern=ranks)
     merged = merge(here, f"{here / 'base'}+{here / 'lora'}")
     for name, stored in base.items():
         module = name.removesuffix(".weight")
@@ -150,6 +150,17 @@ def test_several_adapters_of_one_base_are_merged_like_models(here: Path) -> None
     assert reports[0].execution.digests
 
 
+def change(tensors: dict[str, Any], kind: str, side: str) -> dict[str, Any]:
+    """Factors, one of which has another type."""
+    dtype = getattr(ml_dtypes, kind, kind)
+    return {name: tensor.astype(dtype) if f"lora_{side}" in name else tensor for name, tensor in tensors.items()}
+
+
+FACTORS = make_factors(MODULES[0], (8, 8), 2, 0)
+#: Types that are no plain numbers, and the factor that has them.
+CODES = (("float8_e4m3fn", "A"), ("float8_e5m2", "B"), ("int8", "B"), ("bool", "A"))
+
+
 @pytest.mark.parametrize(
     ("settings", "tensors", "said"),
     [
@@ -162,15 +173,104 @@ def test_several_adapters_of_one_base_are_merged_like_models(here: Path) -> None
         ({}, make_factors("model.layers.9.self_attn.q_proj", (8, 8), 2, 0), "does not have"),
         ({}, make_factors("model.norm", (8, 8), 2, 0), "no matrix"),
         ({"lora_alpha": "a"}, make_factors(MODULES[0], (8, 8), 2, 0), "is no number"),
-        ({"alpha_pattern": {"(": 3}, "lora_alpha": None}, make_factors(MODULES[0], (8, 8), 2, 0), "is no number"),
+        ({"lora_alpha": 10**400}, FACTORS, "gives .*q_proj the alpha 1000.*, which is no number or too large"),
+        ({"lora_alpha": float("nan")}, FACTORS, "is no number"),
+        ({"alpha_pattern": {"v_proj": 1, "q_proj": None}}, FACTORS, "is no number"),
+        ({"alpha_pattern": {"(": 3}}, FACTORS, r"adapter_config.json: alpha_pattern: the key '\('"),
+        ({"rank_pattern": [3]}, FACTORS, r"adapter_config.json: rank_pattern: expected an object .*not \[3\]"),
+        ({"r": 4}, FACTORS, "r or rank_pattern gives .*q_proj the rank 4, its factors .* have the rank 2"),
+        ({"r": 2, "rank_pattern": {"q_proj": 16}}, FACTORS, "the rank 16, its factors .* have the rank 2"),
+        ({}, make_factors(MODULES[0], (8, 8), 0, 0), "q_proj has factors of rank 0"),
+        *(({}, change(FACTORS, kind, side), rf'lora_{side}.weight" is {kind}, .*convert') for kind, side in CODES),
+        ({}, {"model.norm.weight": np.ones(8, np.int8)}, 'tensor .*norm.weight" is int8, .*convert'),
+        ({}, {"lm_head.weight": np.ones((24, 8), bool)}, 'tensor .*lm_head.weight" is bool, .*convert'),
+        ({}, {"model.norm.weight": np.ones(9, np.float32)}, r'norm.weight" has the shape \[9\], and .*model \[8\]'),
+        ({}, {"model.norm.weight": np.ones((8, 1), np.float32)}, r"has the shape \[8, 1\]"),
+        ({}, {f"{MODULES[0]}.weight": np.ones((9, 8), np.float32)}, r"has the shape \[9, 8\], .*of the model \[8, 8\]"),
+        ({}, {"model.embed_tokens.weight": np.ones((24, 9), np.float32)}, r"has the shape \[24, 9\]"),
+        ({}, {n.replace(".weight", f".{a}.weight"): t for n, t in FACTORS.items() for a in "xy"}, "second adapter"),
         ({"target_parameters": ["experts.down_proj"]}, {}, "target_parameters"),
     ],
 )
 def test_what_cannot_be_applied_is_refused(here: Path, settings: Any, tensors: Any, said: str) -> None:
     write_base(here / "base")
-    write_adapter(here / "lora", {**tensors, "model.norm.weight": np.ones(8, np.float32)}, **settings)
+    write_adapter(here / "lora", {"model.norm.weight": np.ones(8, np.float32), **tensors}, **settings)
     with pytest.raises(PymergeError, match=said):
         open_checkpoint(ModelRef("base", lora="lora"))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ((f"{MODULES[0]}.lora_A.weight", 1, 3), r"lora/adapter_model.safetensors, .*q_proj.lora_A.weight\)"),
+        ((f"{MODULES[0]}.lora_B.weight", 2, 1), r"lora/adapter_model.safetensors, .*q_proj.lora_B.weight\)"),
+        (None, r"lora/adapter_model.safetensors, whose product overflows\)"),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_value_of_an_adapter_that_is_not_finite_is_found_in_its_file(
+    here: Path, place: tuple[str, int, int] | None, said: str, turned: bool
+) -> None:
+    write_base(here / "base")
+    factors = {name: tensor.copy() for name, tensor in FACTORS.items()}
+    if place is None:
+        factors = {name: np.full_like(tensor, 1e30) for name, tensor in factors.items()}
+    else:
+        factors[place[0]][place[1:]] = np.nan
+    write_adapter(here / "lora", factors, fan_in_fan_out=turned)
+    with pytest.raises(PymergeError, match=rf"it is not finite in base\+lora \(.*{said} either"):
+        merge(here, "base+lora")
+
+
+def test_a_value_of_the_base_that_is_not_finite_is_found_in_its_file(here: Path) -> None:
+    broken = np.ones((8, 8), ml_dtypes.bfloat16)
+    broken[2, 3] = np.inf
+    write_base(here / "base", extra={f"{MODULES[0]}.weight": broken})
+    write_adapter(here / "lora", FACTORS)
+    with pytest.raises(PymergeError, match=r"index 19 .*it is not finite in base\+lora \(.*base/model.safetensors\)"):
+        merge(here, "base+lora")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("float16", "try out_dtype: bfloat16 or float32"),
+        ("bfloat16", r"try smaller weights, or dtype: float64 \(bfloat16 and float32 end at the same numbers\)"),
+        ("float32", "try smaller weights, or dtype: float64"),
+        ("float64", r"try smaller weights\. "),
+    ],
+)
+def test_an_overflow_is_answered_with_what_has_more_room(here: Path, dtype: str, said: str) -> None:
+    write_base(here / "base", extra={"model.norm.weight": np.full(8, 3e38, ml_dtypes.bfloat16)})
+    weight = 1e300 if dtype == "float64" else 2.0
+    models = [{"model": "base", "parameters": {"weight": weight}}] * 2
+    recipe = {"merge_method": "linear", "models": models, "dtype": dtype, "parameters": {"normalize": False}}
+    with pytest.raises(PymergeError, match=f"model.norm.weight: .* overflowed in {dtype}; {said}"):
+        pymerge.merge(recipe, here / "out")
+
+
+def test_an_adapter_without_any_tensor_is_refused(here: Path) -> None:
+    write_base(here / "base")
+    write_adapter(here / "lora", {})
+    with pytest.raises(PymergeError, match=r"adapter_model.safetensors: holds no tensor of an adapter; save it again"):
+        open_checkpoint(ModelRef("base", lora="lora"))
+
+
+def test_embeddings_and_heads_alone_may_have_other_rows(here: Path) -> None:
+    write_base(here / "base")
+    rows = np.ones((30, SHAPE["width"]), np.float32)
+    write_adapter(here / "lora", {"model.embed_tokens.weight": rows, "lm_head.weight": rows})
+    opened = open_checkpoint(ModelRef("base", lora="lora"))
+    assert opened.tensors["lm_head.weight"].shape == opened.tensors["model.embed_tokens.weight"].shape == (30, 8)
+    assert opened.config["vocab_size"] == 30
+
+
+def test_a_pattern_that_regular_expressions_never_end_with_is_read_at_once(here: Path) -> None:
+    base = write_base(here / "base")
+    write_adapter(here / "lora", FACTORS, alpha_pattern={"(([a-z._0-9])+)+!": 1, r"layers\.\d+\..*": 4})
+    name = f"{MODULES[0]}.weight"
+    product = FACTORS[f"{MODULES[0]}.lora_B.weight"] @ FACTORS[f"{MODULES[0]}.lora_A.weight"]
+    np.testing.assert_allclose(merge(here, "base+lora")[name], base[name] + 2 * product, rtol=1e-5, atol=1e-5)
 
 
 def test_an_adapter_alone_is_refused_with_the_way_to_name_it(here: Path) -> None:

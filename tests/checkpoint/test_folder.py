@@ -198,3 +198,21 @@ def test_quantized_checkpoint_is_refused(tmp_path: Path, config: Any, tensors: A
     toys.write_stand_in(tmp_path / "m", config, tensors)
     with pytest.raises(DTypeError, match=rf"is quantized \({scheme}\)"):
         open_checkpoint(ModelRef(str(tmp_path / "m")))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n", r"is a pointer .*git lfs pull"),
+        (b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>", "is a web page, not weights"),
+        (b'\n{"error": "Repository not found"}', "is JSON, not weights"),
+        (b"Entry not found", "is it a safetensors file"),
+        (b"{" + bytes(20), "is it a safetensors file|not valid|header"),
+    ],
+)
+def test_what_was_downloaded_instead_of_weights_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(FormatError, match=rf"model\.safetensors: .*({said})") as caught:
+        open_checkpoint(ModelRef(str(tmp_path)))
+    assert ("JSON" in str(caught.value)) == ("JSON" in said)

@@ -32,7 +32,7 @@ def write_base(folder: Path, **changes: Any) -> Tensors:
 
 def write_adapter(folder: Path, tensors: Tensors, **changes: Any) -> None:
     folder.mkdir(parents=True)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "target_modules": [], **changes}
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "lora_alpha": 8, "target_modules": [], **changes}
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file({PREFIX + name: tensor for name, tensor in tensors.items()}, folder / "adapter_model.safetensors")
 
@@ -253,6 +253,21 @@ def test_factors_that_overflow_stop_the_merge_by_name(here: Path) -> None:
         pymerge.merge(add(here, {"x": 1e6}, dtype="float16"), here / "out", out_format="adapter")
 
 
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "int8"])
+@pytest.mark.parametrize("options", [{}, {"out_format": "adapter"}])
+def test_factors_that_are_no_plain_numbers_are_refused_before_a_weight_is_read(
+    kind: str, options: dict[str, Any], here: Path
+) -> None:
+    base = write_two(here)
+    dtype = getattr(ml_dtypes, kind, kind)
+    write_adapter(here / "z", make_factors(MODULES[0], base[f"{MODULES[0]}.weight"].shape, 2, 0, dtype))
+    with pytest.raises(PymergeError, match=rf"{PREFIX}{MODULES[0]}.lora_A.weight\" is {kind}, .* convert"):
+        pymerge.plan(add(here, {"x": 1, "z": 1}))
+    with pytest.raises(PymergeError, match=kind):
+        pymerge.merge(add(here, {"x": 1, "z": 1}), here / "out", **options)
+    assert not (here / "out").exists()
+
+
 def test_every_backend_gives_the_same_bytes(here: Path) -> None:
     write_two(here)
     for backend in ("cpu", "reference"):
@@ -284,7 +299,7 @@ def test_a_merge_goes_on_and_replaces_only_when_told(here: Path, monkeypatch: py
     report = pymerge.merge(recipe, here / "out", out_format="adapter")
     assert report.execution.kept > 0
     assert sorted(path.name for path in (here / "out").iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "mergekit_config.yml",
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "mergekit_config.yml", "pymerge_manifest.json",
     ]  # fmt: skip
     with pytest.raises(PymergeError, match=r"is not empty .* --overwrite"):
         pymerge.merge(recipe, here / "out", out_format="adapter")
