@@ -35,8 +35,9 @@ class HostFeeder:
     ahead = StreamFeeder.ahead
     no_room = 0
 
-    def __init__(self, engine: _core.Engine, ops: Ops) -> None:
+    def __init__(self, engine: _core.Engine, ops: Ops, allow_nonfinite: bool) -> None:
         self._engine = engine
+        self._allow_nonfinite = allow_nonfinite
         self._ops = ops
         self._stream = StreamFeeder(engine)
         self._answers: list[tuple[int, object]] = []
@@ -61,12 +62,13 @@ class HostFeeder:
             return
         packed = find_packed(task)
         if packed is not None:
-            # The engine counts numbers, and these are bytes to it.
+            # The engine counts numbers, and these are bytes to it: it would not stop before they are written.
             stored, bad, first = pack_source(packed)
             if bad:
                 self._nonfinite.append((shard, segment, bad))
                 self._first[shard, segment] = first
-            self._engine.fill_bytes(shard, segment, stored)
+            if not bad or self._allow_nonfinite:
+                self._engine.fill_bytes(shard, segment, stored)
             return
         out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
         self._ops.combine(request, self._operands(task), task.compute, out)

@@ -34,7 +34,12 @@ _STAGED = 8
 
 
 def _make_feeder(
-    backend: str, engine: _core.Engine, schedule: Schedule, devices: Sequence[str], vram: int | None
+    backend: str,
+    engine: _core.Engine,
+    schedule: Schedule,
+    devices: Sequence[str],
+    vram: int | None,
+    allow_nonfinite: bool,
 ) -> Feeder:
     resources, plan = schedule.resources, schedule.plan
     if backend == "cpu":
@@ -43,7 +48,7 @@ def _make_feeder(
     if backend not in DEVICE_BACKENDS:
         from pymerge.execute.host import HostFeeder
 
-        return HostFeeder(engine, ops)
+        return HostFeeder(engine, ops, allow_nonfinite)
     from pymerge.execute.device import DeviceFeeder
     from pymerge.execute.warm import WarmUp
 
@@ -133,7 +138,7 @@ def execute(
         gathered=resources.gathered,
         masks=resources.masks,
     )
-    feeder = _make_feeder(name, engine, schedule, devices, vram)
+    feeder = _make_feeder(name, engine, schedule, devices, vram, allow_nonfinite)
     checkpoints = Checkpoints(engine, journal, schedule)
     flow = Flow(
         schedule,
