@@ -29,6 +29,7 @@ from pymerge.execute.values import ExecutionReport, OnProgress
 from pymerge.output import MergeReport, find_extras, finish, is_made, make_folder, prepare
 from pymerge.output.fetching import refuse_full_cache
 from pymerge.output.single_file import finish_file, prepare_file, refuse_path
+from pymerge.output.target import find_target
 from pymerge.plan import make_plan
 from pymerge.plan.missing import list_missing
 from pymerge.plan.values import MergePlan
@@ -100,7 +101,7 @@ def lay_out(
     cache: str | os.PathLike[str] | None = None,
 ) -> Schedule:
     """Lay a plan out on disk, byte for byte; nothing is written. Arguments and errors are those of `merge`."""
-    target = Path(out).expanduser()
+    target = find_target(out)
     form = find_form(target, out_format, gguf_like)
     if form is None:
         return make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
@@ -280,7 +281,7 @@ def merge(
         ResourceError: disk or memory ran out, another merge is writing to `out`, or the hub does not take the result.
     """
     clock = Stages()
-    target = Path(out).expanduser()
+    target = find_target(out)
     form = find_form(target, out_format, gguf_like)
     if push and form:
         what = "an adapter" if form == ADAPTER else "a GGUF file"
@@ -338,7 +339,11 @@ def merge(
         clock.end("prepare")
         with made.journal as journal:
             execution = run(schedule, target, journal)
-            report = finish_adapter(schedule, made, execution, parts, write_model_card=write_model_card)
+            settings = {"backend": backend, "lenient": lenient, "allow_crimes": allow_crimes}
+            settings |= {"allow_nonfinite": allow_nonfinite}
+            report = finish_adapter(
+                schedule, made, execution, parts, settings=settings, write_model_card=write_model_card
+            )
         clock.end("finish")
         return replace(report, stages=clock.seconds)
 

@@ -19,6 +19,7 @@ from pymerge.execute.values import OnProgress
 from pymerge.methods.base import Value
 from pymerge.output import MergeReport
 from pymerge.output.single_file import find_metadata, finish_file, prepare_file
+from pymerge.output.target import find_target
 from pymerge.plan.single_files import plan_files
 from pymerge.schedule import Schedule, make_schedule
 
@@ -78,7 +79,7 @@ def merge_files(
         ResourceError: disk or memory ran out, or another merge is writing to `out`.
     """
     clock = Stages()
-    path = Path(out).expanduser()
+    path = find_target(out)
     schedule = schedule_files(
         method,
         files,

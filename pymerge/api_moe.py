@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 from pymerge.api import SHARD_SIZE, Stages, complete, make_fetcher, make_locate, make_publisher
@@ -21,6 +20,7 @@ from pymerge.execute import execute
 from pymerge.execute.values import OnProgress
 from pymerge.output import MergeReport, find_extras, make_folder, prepare
 from pymerge.output.fetching import refuse_full_cache
+from pymerge.output.target import find_target
 from pymerge.plan.moe import plan_moe
 from pymerge.plan.moe.tasks import Gates
 from pymerge.plan.values import MergePlan
@@ -108,7 +108,7 @@ def moe(
         ResourceError: disk or memory ran out, another merge is writing to `out`, or the hub does not take the result.
     """
     clock = Stages()
-    config, folder = _load(document, lenient), Path(out)
+    config, folder = _load(document, lenient), find_target(out)
     make = functools.partial(
         plan_moe,
         config,

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from pymerge.config.stages import take_stage
 from pymerge.config.values import MergeConfig
+from pymerge.dtypes import BY_NAME
 from pymerge.plan.values import MergePlan
 
 __all__ = ["StageFolders"]
@@ -29,10 +30,16 @@ class StageFolders:
     @classmethod
     def beside(cls, out: Path, *, keep: bool) -> StageFolders:
         """For an output folder; what is not kept has a name that says so."""
+        if out.name in ("", ".."):
+            # "." and the like: where that is has a name.
+            out = out.resolve()
         return cls(out.with_name(f"{out.name}.stages" if keep else f".{out.name}.stages"), keep)
 
     def merge(self, planned: MergePlan, plan: Plan, carry_out: Callable[[MergePlan, Path], object]) -> MergePlan:
-        """Merge what has to be, in float32 as later stages would see it; returns the plan of what is left."""
+        """Merge what has to be, in float32 as later stages would see it; returns the plan of what is left.
+
+        Its tensors have the types that they have in one pass: those of the folders are only in between.
+        """
         config = planned.config
         merged: dict[str, Path] = {}
         for place, stage in enumerate(config.stages):
@@ -41,14 +48,32 @@ class StageFolders:
                 continue
             # Names of recipes are no paths.
             folder = self.home / (name if re.fullmatch(r"\w[\w.-]*", name) else f"stage-{place + 1}")
-            carry_out(plan(take_stage(config, stage), merged), folder)
+            carry_out(_plan_stage(config, stage, lambda document: plan(document, merged)), folder)
             merged[name] = folder
         if not merged:
             return planned
-        # The inputs are those of the whole recipe, whether stages were merged by themselves or not.
-        return replace(plan(config, merged), models=planned.models, donor=planned.donor, vocabulary=planned.vocabulary)
+        left = plan(config, merged)
+        types = {task.name: task.dtype for task in planned.tasks}
+        # What is known of the whole recipe does not depend on whether stages were merged by themselves.
+        return replace(
+            left,
+            tasks=tuple(replace(task, dtype=types[task.name]) for task in left.tasks),
+            models=planned.models,
+            donor=planned.donor,
+            model_config=planned.model_config,
+            vocabulary=planned.vocabulary,
+        )
 
     def remove(self) -> None:
         """Let go of what nobody asked for."""
         if not self.keep:
             shutil.rmtree(self.home, ignore_errors=True)
+
+
+def _plan_stage(config: MergeConfig, stage: MergeConfig, plan: Callable[[MergeConfig], MergePlan]) -> MergePlan:
+    """A stage as a merge of its own, in the type that later ones see: float64 where it is calculated in that."""
+    planned = plan(take_stage(config, stage))
+    wide = BY_NAME["float64"]
+    if all(task.compute != wide for task in planned.tasks):
+        return planned
+    return plan(take_stage(config, replace(stage, out_dtype=wide)))

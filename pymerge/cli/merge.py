@@ -9,7 +9,7 @@ import typer
 
 from pymerge.cli import options
 from pymerge.cli.console import Format, note, print_json
-from pymerge.cli.plan import plan
+from pymerge.cli.plan import make_schedule, parse_out, show_plan
 from pymerge.cli.progress import show_progress
 from pymerge.cli.quantities import format_bytes, format_count
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @options.accept_peer_options
 def merge(
     recipe: options.recipe,
-    out: Annotated[Path, typer.Argument(help="The folder to make, or a .gguf file.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(parser=parse_out, help="The folder to make, or a .gguf file.", metavar="OUT")],
     backend: options.backend = options.Backend.AUTO,
     device: options.device = None,
     vram: options.vram = None,
@@ -54,10 +54,25 @@ def merge(
     answer = Format.QUIET if quiet else answer
     chosen, devices = options.choose_backend(backend, device, cuda or gpu_rich)
     if dry_run:
-        plan(
-            recipe, out, threads, memory, vram, seed, shard_size, lenient, allow_crimes, reflink, cache,
-            out_format=out_format, gguf_like=gguf_like, answer=answer,
-        )  # fmt: skip
+        from pymerge.api_checks import check_output
+
+        schedule = make_schedule(
+            recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, cache, out_format, gguf_like
+        )
+        show_plan(schedule, out, answer, reflink=reflink, vram=vram)
+        check_output(
+            schedule,
+            out,
+            out_format=out_format,
+            gguf_like=gguf_like,
+            backend=chosen,
+            devices=devices,
+            vram=vram,
+            overwrite=overwrite,
+            restart=restart,
+            reflink=reflink,
+            copy_tokenizer=copy_tokenizer,
+        )
         return
     from pymerge import api
 

@@ -11,7 +11,7 @@ import typer
 from pymerge.cli import options
 from pymerge.cli.console import Format
 from pymerge.cli.merge import show_report
-from pymerge.cli.plan import show_plan
+from pymerge.cli.plan import parse_out, show_plan
 from pymerge.cli.progress import show_progress
 from pymerge.cli.quantities import parse_settings
 
@@ -30,7 +30,7 @@ def merge_files(
         list[str] | None, typer.Argument(help="The files to merge, without the base.", metavar="[FILE]...")
     ] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="OUT", help="The file to make, a safetensors file.")
+        Path, typer.Option("--out", "-o", parser=parse_out, metavar="OUT", help="The file to make, a safetensors file.")
     ] = ...,  # type: ignore[assignment]  # Typer's way to say that it must be given
     base: Annotated[str | None, typer.Option("--base", metavar="FILE", help="The base model's file.")] = None,
     settings: Annotated[
@@ -91,7 +91,20 @@ def merge_files(
         "seed": seed,
     }
     if dry_run:
-        show_plan(api_files.schedule_files(**recipe), out.parent, answer, reflink=reflink)
+        from pymerge.api_checks import check_file
+
+        schedule = api_files.schedule_files(**recipe)
+        show_plan(schedule, out.parent, answer, reflink=reflink)
+        check_file(
+            schedule,
+            out,
+            backend=chosen,
+            devices=devices,
+            vram=vram,
+            overwrite=overwrite,
+            restart=restart,
+            reflink=reflink,
+        )
         return
     with show_progress(visible=answer is Format.HUMAN) as on_progress:
         report = api_files.merge_files(

@@ -10,7 +10,7 @@ import typer
 from pymerge.cli import options
 from pymerge.cli.console import Format, note
 from pymerge.cli.merge import show_report
-from pymerge.cli.plan import show_plan
+from pymerge.cli.plan import parse_out, show_plan
 from pymerge.cli.progress import show_progress
 
 #: mergekit's ways to run the base model in less memory.
@@ -20,7 +20,7 @@ _QUANTIZED = "the base is run in bfloat16, on a GPU if one has room; gate_mode c
 @options.accept_peer_options
 def moe(
     config: Annotated[str, typer.Argument(help="What the mixture is made of: a YAML file.", metavar="CONFIG")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.", metavar="OUT")],
+    out: Annotated[Path, typer.Argument(parser=parse_out, help="The folder to make.", metavar="OUT")],
     untrained: Annotated[
         bool,
         typer.Option(
@@ -64,6 +64,7 @@ def moe(
         if wanted:
             note(f"{name} has no effect: {_QUANTIZED}")
     if dry_run:
+        from pymerge.api_checks import check_output
         from pymerge.schedule import make_schedule
 
         planned = api_moe.plan_mixture(
@@ -71,6 +72,18 @@ def moe(
         )
         schedule = make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)
         show_plan(schedule, out, answer, reflink=reflink)
+        check_output(
+            schedule,
+            out,
+            out_format="safetensors",
+            backend=chosen,
+            devices=devices,
+            vram=vram,
+            overwrite=overwrite,
+            restart=restart,
+            reflink=reflink,
+            copy_tokenizer=copy_tokenizer,
+        )
         return
     with show_progress(visible=answer is Format.HUMAN) as on_progress:
         report = api_moe.moe(

@@ -35,10 +35,30 @@ def plan(
     verbose: options.verbose = False,
 ) -> None:
     """Check RECIPE and say what its merge would read, write and need. No weight is read."""
+    schedule = make_schedule(
+        recipe, out, threads, memory, seed, shard_size, lenient, allow_crimes, cache, out_format, gguf_like
+    )
+    show_plan(schedule, out, answer, reflink=reflink, tensors=tensors, vram=vram)
+
+
+def make_schedule(
+    recipe: str,
+    out: Path,
+    threads: int | None,
+    memory: int | None,
+    seed: int,
+    shard_size: int,
+    lenient: bool,
+    allow_crimes: bool,
+    cache: Path | None,
+    out_format: str | None,
+    gguf_like: Path | None,
+) -> Schedule:
+    """What a merge would carry out; no weight is read."""
     from pymerge import api
 
     planned = api.plan(recipe, lenient=lenient, seed=seed, allow_crimes=allow_crimes, cache=cache)
-    schedule = api.lay_out(
+    return api.lay_out(
         planned,
         out,
         shard_size=shard_size,
@@ -48,7 +68,13 @@ def plan(
         gguf_like=gguf_like,
         cache=cache,
     )
-    show_plan(schedule, out, answer, reflink=reflink, tensors=tensors, vram=vram)
+
+
+def parse_out(text: str) -> Path:
+    """An output's path; an empty one would be the folder that the command runs in."""
+    if not text:
+        raise typer.BadParameter("is empty; name the folder or file to make")
+    return Path(text)
 
 
 def show_plan(

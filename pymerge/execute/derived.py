@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ from pymerge.backends.reference import ReferenceOps
 from pymerge.checkpoint.sources import Dequantized, Given, LowRank, Noise, Packed, Rows
 from pymerge.checkpoint.values import Source, StoredTensor
 from pymerge.execute.feeders import calculated
+from pymerge.execute.groups import GroupCuts, find_group_cuts
 from pymerge.execute.memory import find_combine
 from pymerge.kernels.common.convert import NUMPY_DTYPES, Array, decode
 from pymerge.kernels.dequantize import packed
@@ -20,8 +24,8 @@ from pymerge.kernels.low_rank import spec as low_rank
 from pymerge.kernels.noise import spec as noise
 from pymerge.kernels.pack import spec as pack
 from pymerge.kernels.rows import spec as rows
-from pymerge.ops import Combine, Copy
-from pymerge.plan.values import Staged
+from pymerge.ops import Combine, Copy, Cut, Measure
+from pymerge.plan.values import MergePlan, Staged
 
 __all__ = ["pack_source", "read_source"]
 
@@ -62,10 +66,47 @@ def _read_staged(source: Staged) -> Array:
     operands = [read_source(part) for part in task.sources]
     combine: Combine = Copy(0)
     if task.inputs is not None:
-        combine = find_combine(source.method, task.inputs, ops, operands, task.compute)
+        combine = find_combine(source.method, task.inputs, ops, operands, task.compute, _find_cuts(source))
     out = np.empty(task.count, NUMPY_DTYPES[task.dtype.name])
     ops.combine(calculated(task, combine), operands, task.compute, out)
     return out
+
+
+def _find_cuts(source: Staged) -> tuple[Cut, ...] | None:
+    """The answer to a select that looks at many of the stage's tensors; None if the task asks for none."""
+    if source.stage is None:
+        return None
+    number = bisect_left(source.stage.tasks, source.task.name, key=lambda task: task.name)
+    select = source.stage.group_selects.get(number)
+    return None if select is None else _find_group_cuts(_Same(source.stage), select.group)[number]
+
+
+@dataclass(frozen=True, slots=True)
+class _Same:
+    """A plan as the key of a cache: equal to itself alone."""
+
+    plan: MergePlan
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.plan is self.plan
+
+    def __hash__(self) -> int:
+        return id(self.plan)
+
+
+# Tensors of a group come one after the other, and each group is read as a whole.
+@functools.lru_cache(maxsize=16)
+def _find_group_cuts(stage: _Same, group: str) -> GroupCuts:
+    tasks = stage.plan.tasks
+
+    def measure(requests: Mapping[int, Measure]) -> Iterator[tuple[int, Any]]:
+        for number, request in requests.items():
+            task = tasks[number]
+            operands = [read_source(source) for source in task.sources]
+            yield number, ReferenceOps().measure(request, operands, task.compute)
+
+    selects = {number: select for number, select in stage.plan.group_selects.items() if select.group == group}
+    return find_group_cuts(tasks, selects, measure)
 
 
 def _read_dequantized(source: Dequantized) -> Array:

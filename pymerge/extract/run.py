@@ -25,6 +25,7 @@ from pymerge.extract.values import Extracted, Extraction, ExtractionPlan, Factor
 from pymerge.extract.write import PARTIAL, AdapterWriter
 from pymerge.kernels.common.convert import encode
 from pymerge.output.files import sync_folder, write_json, write_text
+from pymerge.output.manifest import MANIFEST
 
 __all__ = ["Coming", "extract"]
 
@@ -99,12 +100,13 @@ def extract(
 
 def _make_folder(plan: ExtractionPlan, folder: Path, overwrite: bool) -> bool:
     """Make the folder; returns whether it is new. An adapter in it stays until another one is found."""
-    for model in (plan.tuned, plan.base):
-        if model.folder.resolve() == folder.resolve():
-            raise RecipeError(f'output folder {folder} is the folder of model "{model.ref}"; name another one')
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"output {folder} is a file, not a folder; name another one")
     try:
+        # Looking for it already fails where its name is too long.
+        for model in (plan.tuned, plan.base):
+            if model.folder.resolve() == folder.resolve():
+                raise RecipeError(f'output folder {folder} is the folder of model "{model.ref}"; name another one')
+        if folder.exists() and not folder.is_dir():
+            raise RecipeError(f"output {folder} is a file, not a folder; name another one")
         new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         present = sorted(path.name for path in folder.iterdir() if path.name != PARTIAL)
@@ -121,7 +123,7 @@ def _make_folder(plan: ExtractionPlan, folder: Path, overwrite: bool) -> bool:
 def _remove_adapter(folder: Path) -> None:
     """Make a folder look like no adapter, whatever becomes of it."""
     try:
-        for name in (CONFIG, *WEIGHTS):
+        for name in (CONFIG, *WEIGHTS, MANIFEST):
             (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be replaced: {error.strerror or error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,16 @@ from pymerge.checkpoint.json_files import read_json
 from pymerge.config.values import ModelRef
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute.values import ExecutionReport
-from pymerge.output.card import find_hub_id, make_adapter_card
-from pymerge.output.files import sync_folder, write_json, write_text
+from pymerge.output.card import CARD, find_hub_id, make_adapter_card
+from pymerge.output.files import digest_json, remove_file, sync_folder, write_json, write_text
+from pymerge.output.fingerprint import digest_file
+from pymerge.output.manifest import MANIFEST, make_manifest
+from pymerge.output.older import remove_older
 from pymerge.output.report import MergeReport
-from pymerge.output.single_file import FilePreparation, finish_file, prepare_file
+from pymerge.output.single_file import FilePreparation, finish_file, journal_name, prepare_file
+from pymerge.output.target import refuse_folders
 from pymerge.plan.adapter import AdapterParts
-from pymerge.plan.values import MergePlan
+from pymerge.plan.values import RECIPES, MergePlan
 from pymerge.schedule.values import Schedule
 
 __all__ = ["finish_adapter", "make_adapter_config", "prepare_adapter"]
@@ -31,29 +36,36 @@ def prepare_adapter(
         RecipeError: the folder is not empty, is no folder, is an input's, or holds what is left of another merge.
         ResourceError: it cannot be made, is in use, or the disk cannot hold the output.
     """
-    _refuse_inputs(schedule.plan, folder)
-    if folder.exists() and not folder.is_dir():
-        raise RecipeError(f"output {folder} is a file, not a folder; name another one")
-    path = folder / WEIGHTS[0]
+    check_adapter_folder(schedule.plan, folder, overwrite=overwrite)
+    made = prepare_file(schedule, folder / WEIGHTS[0], overwrite=True, restart=restart, reflink=reflink)
     try:
-        present = sorted(each.name for each in folder.iterdir()) if folder.exists() else []
+        for name in (CONFIG, *WEIGHTS[1:]):
+            remove_file(folder / name)
+    except ResourceError as error:
+        made.journal.__exit__(type(error), error, None)
+        raise
+    sync_folder(folder)
+    return made
+
+
+def check_adapter_folder(plan: MergePlan, folder: Path, *, overwrite: bool) -> None:
+    """Refuse an output folder that `prepare_adapter` refuses; nothing is made."""
+    _refuse_inputs(plan, folder)
+    if not os.path.lexists(folder):
+        return
+    if not os.path.isdir(folder):
+        raise RecipeError(f"output {folder} is a file, not a folder; name another one")
+    try:
+        present = sorted(each.name for each in folder.iterdir())
     except OSError as error:
         raise ResourceError(f"output folder {folder} cannot be read: {error.strerror or error}") from error
     # With a journal in it, it is taken up again, or refused by what that says.
-    if present and not overwrite and f".{path.name}.journal" not in present:
+    if present and not overwrite and journal_name(WEIGHTS[0]) not in present:
         raise RecipeError(
             f"output folder {folder} is not empty ({len(present)} entries, such as {present[0]}); "
             "name a new folder, or give --overwrite to replace the adapter in it"
         )
-    made = prepare_file(schedule, path, overwrite=True, restart=restart, reflink=reflink)
-    try:
-        for name in (CONFIG, *WEIGHTS[1:]):
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        made.journal.__exit__(type(error), error, None)
-        raise ResourceError(f"{folder}: cannot be replaced: {error.strerror or error}") from error
-    sync_folder(folder)
-    return made
+    refuse_folders(folder, (CONFIG, *WEIGHTS, MANIFEST, CARD, *RECIPES))
 
 
 def finish_adapter(
@@ -62,18 +74,25 @@ def finish_adapter(
     execution: ExecutionReport,
     parts: AdapterParts,
     *,
+    settings: Mapping[str, Any],
     write_model_card: bool = True,
 ) -> MergeReport:
     """Complete a folder whose weight file is in place; adapter_config.json comes last.
+
+    Args:
+        settings: what the user chose, for the manifest.
 
     Raises:
         ResourceError: a file cannot be written.
     """
     plan, folder = schedule.plan, preparation.path.parent
+    written = []
     if plan.config.text:
         write_text(folder / plan.recipe_file, plan.config.text)
+        written.append(plan.recipe_file)
     if write_model_card:
-        write_text(folder / "README.md", make_adapter_card(plan, folder.resolve().name))
+        write_text(folder / CARD, make_adapter_card(plan, folder.resolve().name))
+        written.append(CARD)
     config = make_adapter_config(
         base=plan.models[0].ref,
         task_type=_find_task_type(plan),
@@ -82,8 +101,13 @@ def finish_adapter(
         biases=parts.biases,
         turned=parts.turned,
     )
+    remarks = remove_older(folder, {*written, *WEIGHTS})
+    report = MergeReport.collect(schedule, folder, execution, (), remarks)
+    files = {name: digest_file(folder / name) for name in written} | {CONFIG: digest_json(config)}
+    write_json(folder / MANIFEST, make_manifest(schedule, preparation.identity, report, settings, files))
     write_json(folder / CONFIG, config)
-    return finish_file(schedule, preparation, execution)
+    finish_file(schedule, preparation, execution)
+    return report
 
 
 def make_adapter_config(
@@ -129,9 +153,9 @@ def make_adapter_config(
 
 
 def _refuse_inputs(plan: MergePlan, folder: Path) -> None:
-    target = folder.resolve()
+    target = os.path.realpath(folder)
     for model in plan.models:
-        if target in {model.folder.resolve(), *(path.parent.resolve() for path, *_ in model.files)}:
+        if target in {os.path.realpath(each) for each in (model.folder, *(path.parent for path, *_ in model.files))}:
             raise RecipeError(f"output folder {folder} is of the input {str(model.ref)!r}; name another one")
 
 

@@ -11,7 +11,9 @@ from pymerge.errors import printable
 from pymerge.output.files import write_text
 from pymerge.plan.values import MergePlan
 
-__all__ = ["escape", "find_hub_id", "make_adapter_card", "make_card", "write_card"]
+__all__ = ["CARD", "escape", "find_hub_id", "make_adapter_card", "make_card", "write_card"]
+
+CARD = "README.md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # A model in the hub's local cache: .../models--owner--name/snapshots/<commit>
@@ -21,7 +23,7 @@ _TAGS = ["pymerge", "mergekit", "merge"]
 
 def write_card(plan: MergePlan, folder: Path) -> None:
     """Write the model card of `plan` into `folder`."""
-    write_text(folder / "README.md", make_card(plan, folder.resolve().name))
+    write_text(folder / CARD, make_card(plan, folder.resolve().name))
 
 
 def make_card(plan: MergePlan, title: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, BinaryIO
 
 from pymerge.errors import ResourceError
 
-__all__ = ["copy_file", "sync_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["copy_file", "digest_json", "remove_file", "sync_folder", "write_bytes", "write_json", "write_text"]
 
 _CHUNK = 1 << 20
 
@@ -21,7 +22,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         ResourceError: the disk is full or the folder refuses.
     """
-    _write(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")))
+    write_bytes(path, _encode(text))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,7 +32,20 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write `value` the way the field writes its configs: two spaces, UTF-8, one newline at the end."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, default=dict) + "\n")
+    write_bytes(path, _encode_json(value))
+
+
+def digest_json(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the file that `write_json` makes."""
+    return hashlib.sha256(_encode_json(value)).hexdigest()
+
+
+def _encode_json(value: Mapping[str, Any]) -> bytes:
+    return _encode(json.dumps(value, indent=2, ensure_ascii=False, default=dict) + "\n")
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def copy_file(source: Path, path: Path) -> None:
@@ -43,6 +57,14 @@ def copy_file(source: Path, path: Path) -> None:
                 file.write(chunk)
 
     _write(path, copy)
+
+
+def remove_file(path: Path) -> None:
+    """Remove what may be there; raises as `write_text`."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be removed: {error.strerror or error}") from error
 
 
 def sync_folder(folder: Path) -> None:

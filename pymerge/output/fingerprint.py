@@ -12,7 +12,7 @@ from pymerge.checkpoint.values import Checkpoint
 from pymerge.checkpoint.weights import read_header
 from pymerge.errors import FormatError
 
-__all__ = ["digest_bytes", "digest_header", "fingerprint"]
+__all__ = ["digest_bytes", "digest_file", "digest_header", "fingerprint"]
 
 _CHUNK = 4 << 20
 #: Digits of a SHA-256.
@@ -73,10 +73,15 @@ def _digest_whole(path: Path, file: Mapping[str, Any]) -> str | None:
     etag = file.get("etag", "")
     if len(etag) == _SHA256:
         return str(etag)
-    return _digest_file(path) if path.exists() or not etag else None
+    return digest_file(path) if path.exists() or not etag else None
 
 
-def _digest_file(path: Path) -> str:
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        FormatError: it cannot be read.
+    """
     digest = hashlib.sha256()
     try:
         with path.open("rb", buffering=0) as file:

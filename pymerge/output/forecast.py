@@ -14,6 +14,7 @@ from pymerge.execute.lanes import bytes_needed
 from pymerge.ops import Copy
 from pymerge.output.fetching import count_fetched
 from pymerge.output.sharing import count_shareable
+from pymerge.output.target import find_existing
 from pymerge.plan.costs import count_costs, trace_program
 from pymerge.plan.values import MergePlan, Staged, TensorTask
 from pymerge.schedule.values import Schedule
@@ -34,7 +35,7 @@ def forecast(schedule: Schedule, folder: Path, *, reflink: bool = True, vram: in
     """
     plan = schedule.plan
     costs = count_costs(plan)
-    existing = _find_existing(folder)
+    existing = find_existing(folder)
     shared = count_shareable(schedule, existing) if reflink else 0
     needed = sum(shard.size for shard in schedule.shards) - shared
     expected = expect(schedule, costs, shared)
@@ -121,8 +122,3 @@ def _select_parameters(task: TensorTask, position: int) -> dict[str, Any]:
 
 def _drop_unset(values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _find_existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())

@@ -30,11 +30,18 @@ def describe_vocabulary(vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def make_manifest(
-    schedule: Schedule, identity: Mapping[str, Any], report: MergeReport, settings: Mapping[str, Any]
+    schedule: Schedule,
+    identity: Mapping[str, Any],
+    report: MergeReport,
+    settings: Mapping[str, Any],
+    files: Mapping[str, str],
 ) -> dict[str, Any]:
     """Build the manifest of a finished merge, as plain values.
 
     A tensor without a digest has the bytes of an input's, shared with it on the disk and never read.
+
+    Args:
+        files: SHA-256 of everything besides weights and manifest, by name.
     """
     plan = schedule.plan
     digests = report.execution.digests
@@ -55,6 +62,7 @@ def make_manifest(
         ],
         "digests": {task.name: digests.get(task.name) for task in plan.tasks},
         "extras": list(report.extras),
+        "files": dict(files),
         **({} if plan.vocabulary is None else {"vocabulary": describe_vocabulary(plan.vocabulary)}),
         "warnings": list(report.warnings),
         "report": describe_execution(report.execution),

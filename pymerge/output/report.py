@@ -45,9 +45,14 @@ class MergeReport:
 
     @classmethod
     def collect(
-        cls, schedule: Schedule, folder: Path, execution: ExecutionReport, extras: tuple[str, ...]
+        cls,
+        schedule: Schedule,
+        folder: Path,
+        execution: ExecutionReport,
+        extras: tuple[str, ...],
+        remarks: tuple[str, ...] = (),
     ) -> MergeReport:
-        """Put together what the stages know."""
+        """Put together what the stages know; `remarks` are warnings of what the folder holds."""
         plan = schedule.plan
         return cls(
             folder=folder,
@@ -58,7 +63,7 @@ class MergeReport:
             shards=tuple(shard.name for shard in schedule.shards),
             size=sum(shard.size for shard in schedule.shards),
             extras=extras,
-            warnings=tuple(str(problem) for problem in plan.warnings),
+            warnings=(*(str(problem) for problem in plan.warnings), *remarks),
             execution=execution,
             memory=schedule.resources.memory,
         )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pymerge import _core
 from pymerge.checkpoint.kinds import is_pickled
@@ -14,7 +15,7 @@ from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute.journal import Journal, claim
 from pymerge.execute.restore import temporary_name
 from pymerge.execute.values import ExecutionReport
-from pymerge.output.files import sync_folder
+from pymerge.output.files import remove_file, sync_folder
 from pymerge.output.folder import refuse_full_disk, take_up
 from pymerge.output.identity import make_identity
 from pymerge.output.report import MergeReport
@@ -22,15 +23,24 @@ from pymerge.plan.values import MergePlan
 from pymerge.schedule.layout import METADATA
 from pymerge.schedule.values import Schedule
 
-__all__ = ["FilePreparation", "find_metadata", "finish_file", "prepare_file", "refuse_path"]
+__all__ = ["FilePreparation", "find_metadata", "finish_file", "journal_name", "prepare_file", "refuse_path"]
 
 
 @dataclass(frozen=True, slots=True)
 class FilePreparation:
-    """A place that is ready to be written to; use `journal`, which holds its lock, as a context."""
+    """A place that is ready to be written to; use `journal`, which holds its lock, as a context.
+
+    `identity` is of what will be made.
+    """
 
     path: Path
     journal: Journal
+    identity: Mapping[str, Any]
+
+
+def journal_name(file: str) -> str:
+    """The name of the journal of an output file."""
+    return f".{file}.journal"
 
 
 def find_metadata(plan: MergePlan) -> Mapping[str, str]:
@@ -70,25 +80,25 @@ def prepare_file(
     except OSError as error:
         raise ResourceError(f"output folder {folder} cannot be made: {error.strerror or error}") from error
     identity = make_identity(schedule)
-    journal = claim(folder, f".{path.name}.journal")
+    journal = claim(folder, journal_name(path.name))
     try:
         # An unfinished file without a journal is nobody's.
         if restart or journal.identity is None:
-            (folder / temporary_name(path.name)).unlink(missing_ok=True)
+            remove_file(folder / temporary_name(path.name))
         take_up(journal, identity, f"output {path}", restart=restart)
-        refuse_full_disk(schedule, folder, reflink)
+        refuse_full_disk(schedule, folder, reflink, journal.recorded)
         journal.begin(identity)
     except BaseException as error:
         journal.__exit__(type(error), error, None)
         raise
-    return FilePreparation(path, journal)
+    return FilePreparation(path, journal, identity)
 
 
 def refuse_path(plan: MergePlan, path: Path, suffix: str, *, overwrite: bool) -> None:
     """Refuse an output file that cannot be one, or holds what must not be lost; raises as `prepare_file`."""
     if path.suffix != suffix:
         raise RecipeError(f"output {path}: what is written is a {suffix[1:]} file; name it {path.stem}{suffix}")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise RecipeError(f"output {path} is a folder; name a file in it")
     with suppress(OSError):
         for model in plan.models:

@@ -87,7 +87,7 @@ def _make_source(plan: MergePlan, task: TensorTask) -> Source:
     if copied is not None:
         return copied
     widened = replace(task, dtype=task.compute)
-    return Staged(task.name, task.shape, widened, plan.method, task.dtype)
+    return Staged(task.name, task.shape, widened, plan.method, task.dtype, plan if plan.group_selects else None)
 
 
 def list_separate(plan: MergePlan, stages: Stages) -> list[str]:

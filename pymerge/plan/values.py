@@ -67,6 +67,7 @@ class Staged(Derived):
     Attributes:
         task: its output has the type that it is calculated in.
         origin: the type that the stage would have stored.
+        stage: its plan, where its tensors are trimmed together: it is merged by itself, or made again for a check.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Staged(Derived):
     task: TensorTask
     method: Method
     origin: DType
+    stage: MergePlan | None = None
 
     @property
     def dtype(self) -> DType:

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pymerge.checkpoint import Architecture, Checkpoint, StoredTensor, infer_architecture
+from pymerge.checkpoint import Architecture, Checkpoint, StoredTensor, adapters, infer_architecture
 from pymerge.checkpoint.json_files import read_json
 from pymerge.checkpoint.names import LAYER_COUNTS
 from pymerge.config.values import ModelRef
 from pymerge.errors import FormatError
 from pymerge.output.folder import CONFIG
+from pymerge.verify.manifest import Manifest
 from pymerge.verify.values import Check, Finding
 
-__all__ = ["check_config"]
+__all__ = ["check_adapter_config", "check_config"]
 
 #: Keys of the width of a model, which its embedding has.
 _WIDTHS = ("hidden_size", "n_embd", "d_model")
@@ -24,14 +25,11 @@ _OWN_WIDTHS = ("embedding_size", "word_embed_proj_dim")
 _DTYPES = ("torch_dtype", "dtype")
 
 
-def check_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> Check:
-    """Hold config.json to names, shapes and types."""
-    if not (folder / CONFIG).exists():
-        return Check("config", "missing", (Finding("is missing: the merge did not finish, or it was removed", CONFIG),))
-    try:
-        config = read_json(folder / CONFIG)
-    except FormatError as error:
-        return Check("config", "damaged", (Finding(str(error)),))
+def check_config(folder: Path, tensors: Mapping[str, StoredTensor], manifest: Manifest | None) -> Check:
+    """Hold config.json to names, shapes and types, and to what was written."""
+    config = _read(folder, CONFIG)
+    if isinstance(config, Check):
+        return config
     architecture = infer_architecture(Checkpoint(ModelRef(str(folder)), folder, tensors, config, ()))
     section = _find_section(config, architecture)
     said: dict[str, str] = {}
@@ -39,9 +37,29 @@ def check_config(folder: Path, tensors: Mapping[str, StoredTensor]) -> Check:
         *_check_layers(config, architecture, said),
         *_check_embedding(config, section, architecture, tensors, said),
         *_check_dtype(config, tensors, said),
+        *(manifest.find_change(folder, CONFIG) if manifest else ()),
     ]
     summary = ", ".join(f"{key} {value}" for key, value in said.items())
     return Check("config", summary or "says nothing that tensors show", tuple(wrong))
+
+
+def check_adapter_config(folder: Path, manifest: Manifest | None) -> Check:
+    """Hold adapter_config.json to what was written."""
+    config = _read(folder, adapters.CONFIG)
+    if isinstance(config, Check):
+        return config
+    wrong = manifest.find_change(folder, adapters.CONFIG) if manifest else ()
+    return Check("config", f"adapter of type {config.get('peft_type')}, rank {config.get('r')}", wrong)
+
+
+def _read(folder: Path, name: str) -> Mapping[str, Any] | Check:
+    """What a file says, or what is wrong with it."""
+    if not (folder / name).exists():
+        return Check("config", "missing", (Finding("is missing: the merge did not finish, or it was removed", name),))
+    try:
+        return read_json(folder / name)
+    except FormatError as error:
+        return Check("config", "damaged", (Finding(str(error)),))
 
 
 def _find_section(config: Mapping[str, Any], architecture: Architecture) -> Mapping[str, Any]:

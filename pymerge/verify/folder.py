@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint.adapters import CONFIG as ADAPTER
+from pymerge.checkpoint.adapters import WEIGHTS
 from pymerge.errors import RecipeError, ResourceError
+from pymerge.output.folder import CONFIG
+from pymerge.plan.adapter import convert_plan
 from pymerge.schedule.machine import usable_memory, usable_processors
-from pymerge.verify.config import check_config
+from pymerge.verify.config import check_adapter_config, check_config
 from pymerge.verify.contents import check_contents
 from pymerge.verify.inputs import find_inputs
 from pymerge.verify.manifest import Manifest, read_manifest
 from pymerge.verify.recompute import recompute
 from pymerge.verify.shards import read_shards
-from pymerge.verify.values import Check, OnStep, Recomputed, Verification
+from pymerge.verify.values import Check, Finding, OnStep, Recomputed, Verification
 
 __all__ = ["SAMPLE", "verify"]
 
@@ -50,22 +54,34 @@ def verify(
         RecipeError: there is no such folder, or `models` names what the recipe does not.
         ResourceError: it cannot be read.
     """
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    # os.path, unlike pathlib, answers for every path: too long, unknown ~user.
+    path = Path(os.path.expanduser(folder))
+    if os.path.isfile(path):
+        raise RecipeError(
+            f"{path} is a file; verify looks at folders that a merge made. Merge into another file and compare them: "
+            f"pymerge verify {path} OTHER"
+        )
+    if not os.path.isdir(path):
         raise RecipeError(f"{path}: there is no such folder; name the one that a merge made")
     try:
         next(path.iterdir(), None)
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror or error}") from None
     manifest, known = read_manifest(path)
-    tensors, structure = read_shards(path, manifest)
-    checks = [known, *structure, check_config(path, tensors)]
+    adapter = manifest.is_adapter if manifest else _looks_like_adapter(path)
+    tensors, structure = read_shards(path, manifest, *(WEIGHTS[:1] if adapter else ()))
+    config = check_adapter_config(path, manifest) if adapter else check_config(path, tensors, manifest)
+    checks = [known, *structure, config]
     on_step(f"reading {len(tensors):,} tensors")
     checks += check_contents(tensors, manifest, threads or usable_processors())
     again, made = _make_again(
         path, manifest, tensors, models or {}, sample, seed, memory or usable_memory() // 4, on_step
     )
     return Verification(path, (*checks, *again), made)
+
+
+def _looks_like_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER).is_file() and not (folder / CONFIG).is_file()
 
 
 def _make_again(
@@ -85,6 +101,12 @@ def _make_again(
     plan, check = find_inputs(folder, manifest, models)
     if plan is None:
         return (check, Check.skip("recomputed", "the inputs are not those of the merge, or not there")), ()
+    if manifest.is_adapter:
+        try:
+            plan, _ = convert_plan(plan)
+        except RecipeError as error:
+            wrong = tuple(Finding(str(problem)) for problem in error.problems)
+            return (check, Check("recomputed", "the recipe makes no adapter", wrong)), ()
     undigested = [name for name, digest in (manifest.digests or {}).items() if digest is None]
     recomputed, made = recompute(
         plan, tensors, sample=sample, seed=seed, memory=memory, undigested=undigested, on_step=on_step

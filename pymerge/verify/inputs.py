@@ -54,7 +54,8 @@ def find_inputs(folder: Path, manifest: Manifest, models: Mapping[str, str]) -> 
     changed, touched = [], []
     was = {path: name for name, path in paths.items()}
     for model in plan.models:
-        name = str(replace(model.ref, path=was[model.ref.path]))
+        # A stage with an adapter has the stage's name for a path.
+        name = str(replace(model.ref, path=was.get(model.ref.path, model.ref.path)))
         then = manifest.inputs.get(name, {})
         whole = any(file.whole for file in then.values())
         now = parse_files(fingerprint(model, whole=whole)["files"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pymerge.checkpoint.adapters import WEIGHTS
 from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import FormatError
+from pymerge.output.fingerprint import digest_file
 from pymerge.output.manifest import FORMAT, MANIFEST
 from pymerge.verify.values import Check, Finding
 
@@ -54,6 +57,7 @@ class Manifest:
             in folders of versions that wrote none.
         inputs: the files of each model by their names, by the name of the model in the recipe.
         nonfinite: how many values of which tensors were stored though they are not finite.
+        files: SHA-256 of what else was written, by name; of folders of older versions, none.
     """
 
     version: str
@@ -68,6 +72,22 @@ class Manifest:
     inputs: Mapping[str, Mapping[str, InputFile]]
     nonfinite: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, str | None] | None = None
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the output is an adapter, not a model."""
+        return set(self.sizes) == {WEIGHTS[0]}
+
+    def find_change(self, folder: Path, name: str) -> tuple[Finding, ...]:
+        """What is wrong with a small file that is there; nothing if it is not, or its digest is not known."""
+        path = folder / name
+        if name not in self.files or not os.path.isfile(path):
+            return ()
+        try:
+            return () if digest_file(path) == self.files[name] else (Finding("is not what the merge wrote", name),)
+        except FormatError as error:
+            return (Finding(str(error), name),)
 
 
 def read_manifest(folder: Path) -> tuple[Manifest | None, Check]:
@@ -106,6 +126,7 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
         extras=tuple(map(str, values["extras"])),
         inputs={str(model["model"]): parse_files(model["files"]) for model in values["inputs"]},
         nonfinite={str(name): int(count) for name, count in values["report"].get("nonfinite", {}).items()},
+        files={_inside(name): str(digest) for name, digest in values.get("files", {}).items()},
         digests=None if digests is None else {str(name): digest for name, digest in digests.items()},
     )
 
@@ -113,6 +134,12 @@ def _parse(values: Mapping[str, Any]) -> Manifest:
 def parse_files(files: Iterable[Mapping[str, Any]]) -> dict[str, InputFile]:
     """The files of a fingerprint, by their names."""
     return {str(file["name"]): InputFile.parse(file) for file in files}
+
+
+def _inside(name: str) -> str:
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{name!r} is no name of a file in this folder")
+    return name
 
 
 def _plain(name: str) -> str:

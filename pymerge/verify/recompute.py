@@ -7,14 +7,15 @@ or stored in another type, is compared piece by piece, whatever its size.
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from pymerge.backends.reference import ReferenceOps, decide
-from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint import Source, StoredTensor
 from pymerge.dtypes import BY_NAME
 from pymerge.execute.derived import read_source
 from pymerge.execute.feeders import calculated
@@ -24,7 +25,7 @@ from pymerge.kernels.common.convert import Array, decode, encode
 from pymerge.ops import Combine, Copy, Cut, Measure
 from pymerge.plan.costs import find_twin
 from pymerge.plan.moe import list_pending
-from pymerge.plan.values import MergePlan, TensorTask
+from pymerge.plan.values import MergePlan, Staged, TensorTask
 from pymerge.verify.reading import read_pieces, read_whole, storage
 from pymerge.verify.ulp import last_place
 from pymerge.verify.values import Accuracy, Check, Finding, OnStep, Recomputed, join_names
@@ -119,6 +120,7 @@ def _find_obstacles(plan: MergePlan, memory: int) -> dict[int, str]:
     largest: dict[str, int] = {}
     for number, select in plan.group_selects.items():
         largest[select.group] = max(number, largest.get(select.group, number), key=lambda n: needs[n])
+    stages = _Stages(memory)
     obstacles = {}
     for number, need in enumerate(needs):
         group = plan.group_selects[number].group if number in plan.group_selects else ""
@@ -128,7 +130,38 @@ def _find_obstacles(plan: MergePlan, memory: int) -> dict[int, str]:
         elif needs[other] > memory:
             name = plan.tasks[other].name
             obstacles[number] = f"is trimmed together with {name}, which takes {needs[other]:,} bytes of memory"
+        elif why := stages.find_obstacle(plan.tasks[number].sources):
+            obstacles[number] = why
     return obstacles
+
+
+@dataclass(slots=True)
+class _Stages:
+    """Earlier stages whose tensors are trimmed together: to make one of them again takes all of them, one by one."""
+
+    memory: int
+    _largest: dict[tuple[int, str], tuple[int, str]] = field(default_factory=dict)
+
+    def find_obstacle(self, sources: Sequence[Source]) -> str | None:
+        """Why what is read cannot be made again; None if it can."""
+        for source in sources:
+            if isinstance(source, Staged) and source.stage is not None:
+                need, name = self._find_largest(source.stage, source.task.name)
+                if need > self.memory:
+                    return f"is made of what is trimmed together with {name}, which takes {need:,} bytes of memory"
+            if why := self.find_obstacle(source.parts):
+                return why
+        return None
+
+    def _find_largest(self, stage: MergePlan, name: str) -> tuple[int, str]:
+        select = stage.group_selects.get(bisect_left(stage.tasks, name, key=lambda task: task.name))
+        if select is None:
+            return 0, name
+        key = (id(stage), select.group)
+        if key not in self._largest:
+            members = [stage.tasks[n] for n, each in stage.group_selects.items() if each.group == select.group]
+            self._largest[key] = max((memory_needed(stage, task), task.name) for task in members)
+        return self._largest[key]
 
 
 @dataclass(frozen=True, slots=True)

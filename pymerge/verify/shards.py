@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pymerge.checkpoint import StoredTensor
+from pymerge.checkpoint import StoredTensor, adapters
 from pymerge.checkpoint.header import read_tensors
 from pymerge.checkpoint.index import INDEX
 from pymerge.checkpoint.json_files import read_json
 from pymerge.errors import FormatError, ResourceError
 from pymerge.execute.journal import JOURNAL
+from pymerge.output.card import CARD
 from pymerge.output.fingerprint import digest_header
+from pymerge.output.folder import CONFIG
+from pymerge.output.single_file import journal_name
+from pymerge.plan.values import RECIPES
 from pymerge.verify.manifest import Manifest
 from pymerge.verify.values import Check, Finding, join_names
 
 __all__ = ["Shards", "read_shards"]
 
-_SINGLE = "model.safetensors"
+#: Files that other checks look at.
+_ELSEWHERE = (CONFIG, INDEX, adapters.CONFIG)
 
 
 @dataclass(slots=True)
@@ -43,15 +49,20 @@ class Shards:
         return found
 
 
-def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, StoredTensor], tuple[Check, Check]]:
+def read_shards(
+    folder: Path, manifest: Manifest | None, single: str = "model.safetensors"
+) -> tuple[dict[str, StoredTensor], tuple[Check, Check]]:
     """Read all headers, and hold files and index to each other.
+
+    Args:
+        single: the name of the weight file where there is one.
 
     Returns:
         The tensors that there are, and the checks "files" and "index".
     """
     weight_map, index_check = _read_index(folder)
     named = {file for file in (weight_map or {}).values() if _is_plain(file)}
-    expected = manifest.sizes if manifest else named or {_SINGLE}
+    expected = manifest.sizes if manifest else named or {single}
     present = sorted(path.name for path in folder.glob("*.safetensors"))
     shards = Shards()
     for name in sorted({*expected, *present}):
@@ -59,27 +70,40 @@ def read_shards(folder: Path, manifest: Manifest | None) -> tuple[dict[str, Stor
             _read_file(folder / name, manifest, shards)
         else:
             shards.wrong.append(Finding("is a weight file that belongs to nothing here", name))
-    if (folder / JOURNAL).exists():
-        shards.wrong.append(Finding("the merge in this folder is not finished; run it again to go on with it", JOURNAL))
+    for journal in (JOURNAL, journal_name(single)):
+        if (folder / journal).exists():
+            why = "the merge in this folder is not finished; run it again to go on with it"
+            shards.wrong.append(Finding(why, journal))
     shards.wrong += [
         Finding("is a weight file that is not finished", path.name) for path in folder.glob(".*.safetensors.partial")
     ]
-    shards.wrong += [
-        Finding("is missing, though the manifest lists it", name)
-        for name in (manifest.extras if manifest else ())
-        if not (folder / name).is_file()
-    ]
+    shards.wrong += _check_small(folder, manifest) if manifest else ()
     _find_doubles(shards)
     tensors = shards.tensors
     size = sum(tensor.nbytes for tensor in tensors.values())
-    files = Check("files", f"{len(shards.files)} weight files, {len(tensors):,} tensors", tuple(shards.wrong))
+    summary = f"{len(shards.files)} weight files, {len(tensors):,} tensors"
+    if manifest and manifest.find_change(folder, CARD):
+        # It is there to be edited, and no part of the model.
+        summary += f"; {CARD} was changed"
+    files = Check("files", summary, tuple(shards.wrong))
     if weight_map is not None:
-        summary = f"{len(weight_map):,} tensors"
-        index_check = Check("index", summary, tuple(_check_index(folder, weight_map, shards.files, size)))
+        changed = manifest.find_change(folder, INDEX) if manifest else ()
+        wrong = (*_check_index(folder, weight_map, shards.files, size), *changed)
+        index_check = Check("index", f"{len(weight_map):,} tensors", wrong)
     elif index_check is None:
         wrong = (Finding(f"there are {len(shards.files)} weight files and no index", INDEX),)
         index_check = Check("index", "none, as there is one file", wrong if len(expected) > 1 else ())
     return tensors, (files, index_check)
+
+
+def _check_small(folder: Path, manifest: Manifest) -> Iterator[Finding]:
+    """What is wrong with the files that make a model usable, and its recipe."""
+    for name in dict.fromkeys((*manifest.extras, *manifest.files)):
+        # Without its recipe a folder is what it was, but nothing can be made again: the inputs' check says so.
+        if name not in (*_ELSEWHERE, CARD, *RECIPES) and not os.path.isfile(folder / name):
+            yield Finding("is missing, though the manifest lists it", name)
+        elif name not in (*_ELSEWHERE, CARD):
+            yield from manifest.find_change(folder, name)
 
 
 def _read_index(folder: Path) -> tuple[dict[str, Any] | None, Check | None]:
@@ -130,7 +154,7 @@ def _check_index(
             yield Finding(f"the index says it is in {file!r}, which is no file of this folder", INDEX, name)
         elif file in files and name not in files[file]:
             yield Finding(f"is not in {file}, where the index says", INDEX, name)
-        elif file not in files and not (folder / file).is_file():
+        elif file not in files and not os.path.isfile(folder / file):
             yield Finding(f"the index says it is in {file}, which is missing", INDEX, name)
     for file, tensors in files.items():
         strays = [name for name in tensors if name not in weight_map]

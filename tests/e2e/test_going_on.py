@@ -303,6 +303,31 @@ def test_a_disk_that_fills_up_in_the_middle_costs_nothing_that_was_done(
     assert pymerge.merge(recipe, small_disk / "out").execution.kept > 0
 
 
+def test_a_disk_that_is_full_for_the_last_small_file_needs_room_for_that_alone(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    size = pymerge.merge(recipe, tmp_path / "whole").size
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ResourceError("README.md: cannot be written: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pymerge.output.folder.write_card", refuse)
+        with pytest.raises(ResourceError, match="README"):
+            pymerge.merge(recipe, out)
+    assert (out / "model.safetensors").stat().st_size == size
+    monkeypatch.setattr("pymerge.output.folder.shutil.disk_usage", lambda _: NearlyFull())
+    assert pymerge.merge(recipe, out).execution.kept > 0
+    assert (out / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+
+
+class NearlyFull:
+    """What shutil.disk_usage answers of a disk with room for small files."""
+
+    total, free = 10**9, 20_000
+
+
 def test_a_disk_that_goes_away_is_reported_and_what_it_holds_is_kept(
     tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

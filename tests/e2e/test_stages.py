@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import ml_dtypes
+import numpy as np
 import pytest
 import toys
 import yaml
 from safetensors.numpy import load_file
+from verify.outputs import messages
 
 import pymerge
 from pymerge.errors import RecipeError
@@ -195,6 +197,40 @@ def test_stages_that_are_kept_are_models(here: Path) -> None:
     for name in ("tuned", "dropped"):
         assert pymerge.verify(f"out.stages/{name}", sample=None).status.value == "passed"
     assert read("out") == by_hand(CHAINS["two"], "hand")
+
+
+def without_types(*documents: dict[str, Any]) -> str:
+    return write(*({key: value for key, value in each.items() if key != "dtype"} for each in documents))
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float64])
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("name", ["three", "apart", "chain"])
+def test_a_result_has_the_type_that_the_plan_says_however_its_stages_are_made(
+    name: str, keep: bool, dtype: Any, here: Path
+) -> None:
+    write_models(here, dtype=dtype, config={"torch_dtype": np.dtype(dtype).name})
+    # Of a chain, every stage looks at many tensors, and reads one that does.
+    again = {**TRIMMED, "name": "again", "base_model": "trimmed"}
+    end = {**TRIMMED, "name": "end", "base_model": "again", "merge_method": "dare_linear"}
+    end["parameters"] = {"weight": 1.0}
+    documents = {"apart": APART, "chain": [TRIMMED, again, end], **CHAINS}[name]
+    recipe = without_types(*documents)
+    planned = pymerge.plan(recipe)
+    assert {task.dtype.name for task in planned.tasks} == {np.dtype(dtype).name}
+    pymerge.merge(recipe, "out", keep_stages=keep)
+    assert json.loads(Path("out/config.json").read_text()) == planned.model_config
+    assert {tensor.dtype for tensor in load_file("out/model.safetensors").values()} == {np.dtype(dtype)}
+    assert messages(pymerge.verify("out", sample=None), "recomputed") == ""
+
+
+def test_keeping_stages_changes_no_byte(here: Path) -> None:
+    write_models(here)
+    for name in ("two", "three"):
+        recipe = without_types(*CHAINS[name])
+        pymerge.merge(recipe, f"{name}-kept", keep_stages=True)
+        pymerge.merge(recipe, name)
+        assert read(name) == read(f"{name}-kept")
 
 
 def test_a_stage_that_is_whole_is_not_merged_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

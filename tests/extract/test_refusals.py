@@ -172,3 +172,9 @@ def test_a_full_disk_is_told_and_leaves_nothing(here: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert not (here / "lora").exists()
+
+
+def test_a_folder_whose_name_is_too_long_is_refused(here: Path) -> None:
+    write_pair(here)
+    with pytest.raises(ResourceError, match=r"output folder a+ cannot be made: File name too long"):
+        pymerge.extract_lora("tuned", "base", "a" * 300)

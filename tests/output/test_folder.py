@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,19 @@ def test_a_disk_too_small_for_all_shards_copies_included_is_refused_with_the_byt
         prepare(make_schedule(make_model(tmp_path / "m"), make_model(tmp_path / "n"), nbytes=4000), tmp_path / "out")
 
 
+@pytest.mark.parametrize(("recorded", "fits"), [(("a", "b"), True), (("a",), False), ((), False)])
+def test_a_finished_shard_needs_no_room_if_all_of_it_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: tuple[str, ...], fits: bool
+) -> None:
+    schedule = make_schedule(make_model(tmp_path / "m"), make_model(tmp_path / "n"), nbytes=40_000)
+    with prepare(schedule, tmp_path / "out").journal as journal:
+        (tmp_path / "out" / "model.safetensors").write_bytes(bytes(schedule.shards[0].size))
+        journal.record(dict.fromkeys(recorded, "0" * 32))
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: Usage(free=1000))
+    with nullcontext() if fits else pytest.raises(ResourceError, match="make room for"):
+        prepare(schedule, tmp_path / "out")
+
+
 def test_a_disk_without_a_size_has_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage.shutil, "disk_usage", lambda _: Usage(free=0, total=0))
     prepare(make_schedule(make_model(tmp_path / "m")), tmp_path / "out")
@@ -98,6 +113,77 @@ def complete(tmp_path: Path, *, shards: int = 1, tokenizer: bool = True, card: b
         schedule, preparation, EXECUTION, settings={"backend": "cpu"}, copy_tokenizer=tokenizer, write_model_card=card
     )
     return tmp_path / "out"
+
+
+def replace(tmp_path: Path, **options: bool) -> tuple[Path, tuple[str, ...]]:
+    """Another merge over the output of `complete`, of a model without small files; it and its warnings."""
+    schedule = make_schedule(make_model(tmp_path / "plain"))
+    preparation = prepare(schedule, tmp_path / "out", overwrite=True)
+    report = finish(schedule, preparation, EXECUTION, settings={}, **options)
+    return tmp_path / "out", report.warnings
+
+
+SMALL = ["README.md", "generation_config.json", "tokenizer.json"]
+
+
+def test_what_an_older_merge_wrote_goes_with_it(tmp_path: Path) -> None:
+    complete(tmp_path)
+    out, warnings = replace(tmp_path, write_model_card=False)
+    assert not [name for name in SMALL if (out / name).exists()]
+    assert warnings == ()
+
+
+def test_templates_of_an_older_merge_go_with_their_folder(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m")
+    (model.folder / "additional_chat_templates").mkdir()
+    (model.folder / "additional_chat_templates" / "tool.jinja").write_text("{{ tool }}")
+    schedule = make_schedule(model)
+    finish(schedule, prepare(schedule, tmp_path / "out"), EXECUTION, settings={})
+    assert (tmp_path / "out" / "additional_chat_templates" / "tool.jinja").exists()
+    assert not (replace(tmp_path)[0] / "additional_chat_templates").exists()
+
+
+def test_what_the_user_changed_or_brought_stays_and_is_named(tmp_path: Path) -> None:
+    out = complete(tmp_path)
+    (out / "README.md").write_text("my own words")
+    (out / "merges.txt").write_text("mine")
+    (out / "notes.txt").write_text("of no name that a merge writes")
+    (warning,) = replace(tmp_path, write_model_card=False)[1]
+    assert f"{out}: README.md, merges.txt stood there before" in warning
+    assert (out / "README.md").read_text() == "my own words"
+    assert {"merges.txt", "notes.txt"} <= {path.name for path in out.iterdir()}
+    assert not (out / "tokenizer.json").exists()
+
+
+def test_a_manifest_without_digests_still_says_what_was_copied(tmp_path: Path) -> None:
+    out = complete(tmp_path)
+    manifest = json.loads((out / "pymerge_manifest.json").read_text())
+    del manifest["files"]
+    (out / "pymerge_manifest.json").write_text(json.dumps(manifest))
+    (warning,) = replace(tmp_path, write_model_card=False)[1]
+    assert "README.md stood there before" in warning
+    assert not (out / "tokenizer.json").exists()
+
+
+@pytest.mark.parametrize("manifest", [None, "", "[]", '{"extras": 3}', '{"extras": ["../m/config.json"]}'])
+def test_without_a_manifest_nobody_knows_whose_files_those_are(tmp_path: Path, manifest: str | None) -> None:
+    out = complete(tmp_path)
+    (out / "pymerge_manifest.json").unlink()
+    if manifest is not None:
+        (out / "pymerge_manifest.json").write_text(manifest)
+    (warning,) = replace(tmp_path)[1]
+    assert "generation_config.json, tokenizer.json stood there before" in warning
+    assert (out / "tokenizer.json").exists()
+
+
+def test_the_manifest_has_a_digest_of_every_small_file(tmp_path: Path) -> None:
+    out = complete(tmp_path, shards=2)
+    manifest = json.loads((out / "pymerge_manifest.json").read_text())
+    assert sorted(manifest["files"]) == sorted(
+        [*SMALL, "config.json", "mergekit_config.yml", "model.safetensors.index.json"]
+    )
+    for name, digest in manifest["files"].items():
+        assert digest == hashlib.sha256((out / name).read_bytes()).hexdigest()
 
 
 def test_one_shard_needs_no_index(tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import toys
+import yaml
 from execute.merges import METHODS, make_recipe, random_tensors, write_models
+from safetensors.numpy import save_file
 from verify.outputs import (
     MANIFEST,
     bf16,
@@ -61,6 +63,50 @@ def test_every_method_gives_the_references_bytes_and_is_near_float64(tmp_path: P
 @pytest.mark.parametrize("method", ["linear", "ties", "dare_ties", "ties-global", "slerp"])
 def test_every_type_gives_the_references_bytes(tmp_path: Path, method: str, dtype: Any) -> None:
     assert pymerge.verify(merge(tmp_path, method, dtype), sample=None).status is Status.PASSED
+
+
+def make_staged(folder: Path, scope: str, **last: Any) -> Path:
+    """A recipe whose first stage trims tensors of all sizes together, and whose result reads it."""
+    base, first, second = map(str, write_models(folder, [random_tensors(seed, np.float32) for seed in range(3)]))
+    trimmed = [{"model": first, "parameters": {"weight": 0.5, "density": 0.4}}]
+    stage = {"name": "trimmed", "merge_method": "ties", "base_model": base, "models": trimmed}
+    stage |= {"parameters": {"trim_scope": scope}}
+    result = {"merge_method": "slerp", "base_model": "trimmed", "models": [{"model": second}], "parameters": {"t": 0.3}}
+    pymerge.merge("\n---\n".join(yaml.safe_dump(each) for each in (stage, {**result, **last})), folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("scope", ["tensor", "layer", "global"])
+def test_what_reads_a_stage_that_is_trimmed_together_is_made_again(tmp_path: Path, scope: str) -> None:
+    found = pymerge.verify(make_staged(tmp_path, scope), sample=None)
+    assert messages(found, "recomputed") == ""
+    assert len(found.recomputed) == len(random_tensors(0))
+
+
+@pytest.mark.parametrize("scope", ["tensor", "global"])
+def test_what_reads_a_stage_with_an_adapter_is_made_again(tmp_path: Path, scope: str) -> None:
+    models = write_models(tmp_path, [random_tensors(seed, np.float32) for seed in range(2)])
+    rows, columns = random_tensors(0)["layers.1.weight"].shape
+    factors = {"A": np.full((2, columns), 0.5, np.float32), "B": np.full((rows, 2), 0.25, np.float32)}
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 4}')
+    save_file(
+        {f"base_model.model.layers.1.lora_{part}.weight": factor for part, factor in factors.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    stage = {"name": "one", "merge_method": "ties", "base_model": str(models[0]), "parameters": {"trim_scope": scope}}
+    stage |= {"models": [{"model": str(models[1]), "parameters": {"weight": 0.5, "density": 0.4}}]}
+    last = {"merge_method": "passthrough", "models": [{"model": f"one+{adapter}"}]}
+    pymerge.merge("\n---\n".join(map(yaml.safe_dump, (stage, last))), tmp_path / "out")
+    found = pymerge.verify(tmp_path / "out", sample=None)
+    assert found.status is Status.PASSED, found
+
+
+def test_what_reads_a_stage_that_is_too_large_to_trim_again_is_named(tmp_path: Path) -> None:
+    found = pymerge.verify(make_staged(tmp_path, "global"), sample=None, memory=300_000)
+    assert "layers.1.bias: is made of what is trimmed together with layers.1.weight" in messages(found, "recomputed")
+    assert "layers.1.bias" not in by_name(found)
 
 
 def test_what_is_computed_in_float64_differs_from_it_by_one_rounding(tmp_path: Path) -> None:
