@@ -101,7 +101,7 @@ def lay_out(
     cache: str | os.PathLike[str] | None = None,
 ) -> Schedule:
     """Lay a plan out on disk, byte for byte; nothing is written. Arguments and errors are those of `merge`."""
-    target = find_target(out)
+    target = Path(os.path.expanduser(out))  # nothing is made there: any place will do
     form = find_form(target, out_format, gguf_like)
     if form is None:
         return make_schedule(planned, shard_size=shard_size, threads=threads, memory=memory)

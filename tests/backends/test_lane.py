@@ -9,14 +9,13 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch", reason="the test extra has it")
-
-from pymerge.backends.lane import TorchLane, _Made  # noqa: E402
-from pymerge.checkpoint.values import StoredTensor  # noqa: E402
-from pymerge.dtypes import BY_NAME  # noqa: E402
+from pymerge.backends.lane import TorchLane, _Made
+from pymerge.checkpoint.values import StoredTensor
+from pymerge.dtypes import BY_NAME
 
 CPU = torch.device("cpu")
 MIB = 1 << 20

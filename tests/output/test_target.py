@@ -13,6 +13,7 @@ import toys
 from typer.testing import CliRunner, Result
 
 import pymerge
+from pymerge import backends
 from pymerge.cli import app
 from pymerge.errors import RecipeError, ResourceError
 from pymerge.execute import Progress
@@ -91,12 +92,22 @@ def test_a_dry_run_refuses_what_a_mixture_refuses(work: Path, out: str) -> None:
 @pytest.mark.parametrize(
     ("options", "code"), [(["--backend", "triton"], 4), (["--device", "cuda:77"], 4), (["--backend", "cuda"], 4)]
 )
-def test_a_dry_run_refuses_devices_that_are_not_there(work: Path, options: list[str], code: int) -> None:
-    if any(name == options[-1] and there for name, there, _ in pymerge.backends.available()):
-        pytest.skip("has a GPU")
+def test_a_dry_run_refuses_devices_that_are_not_there(
+    work: Path, options: list[str], code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in backends.DEVICE_BACKENDS:
+        monkeypatch.setitem(backends._BACKENDS, name, lambda: "this machine has none")
     for more in (["--dry-run"], []):
         assert merge("r.yml", "out", *options, *more).exit_code == code
     assert not (work / "out").exists()
+
+
+def test_a_plan_may_be_asked_for_from_the_root_of_the_file_system(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Where a container begins; nothing is written there.
+    monkeypatch.chdir("/")
+    result = CliRunner().invoke(app, ["plan", str(work / "r.yml")])
+    assert result.exit_code == 0, result.stderr
+    assert merge(str(work / "r.yml"), ".").exit_code == 2
 
 
 def test_a_dry_run_refuses_a_full_disk_after_it_has_said_what_is_needed(
